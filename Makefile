@@ -1,0 +1,60 @@
+# `make` alone lists the targets. Each makes what it needs in .venv, without root; a second call finds it ready.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check fmt docker-smoke clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+PYTEST_ARGS ?=
+PYTHON ?=
+# What the tests of the torch helper and of the examples install. Another build of it goes here, for instance one that
+# holds a CPU's code alone and is a tenth of the size; empty leaves torch out, and those tests are skipped.
+TORCH ?= torch>=2.4
+
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.base ## a federation on this machine: controller, three learners, driver (ARGS="--rounds 10")
+	$(BIN)/metis demo $(ARGS)
+
+test: $(VENV)/.dev ## the tests (PYTEST_ARGS="-k aggregation", TORCH="torch==2.13.0")
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## lint, format, types, direction of imports, documentation
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py tests/docs
+
+fmt: $(VENV)/.dev ## put the code into the project's form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docker-smoke: ## build and run the compose file, kill a learner, look at what is left
+	scripts/docker-smoke
+
+clean: ## remove the environment and what builds and tools leave
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The first Python that is new enough and can make an environment with pip in it.
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "$$python -m venv $(VENV)"; exec $$python -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo 'No Python >= 3.11 with venv and pip was found among python3, python3.14 ... python3.11.' >&2; \
+	echo 'Install one (Debian, Ubuntu: python3 and python3-venv), or name one: make demo PYTHON=/path/to/python' >&2; \
+	exit 1
+
+# Stamps: an environment is made anew only when pyproject.toml changes. `dev` holds all of `base`.
+$(VENV)/.base: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,sklearn]' $(if $(TORCH),'$(TORCH)')
+	touch $(VENV)/.base $@

@@ -1,0 +1,5 @@
+"""The controller: the federation behind HTTP."""
+
+from .controller import Controller
+
+__all__ = ["Controller"]

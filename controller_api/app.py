@@ -1,0 +1,87 @@
+"""`create_app(settings)`: the controller as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services import ControllerConfig, ModelStoreConfig
+from services.config import resolve
+from services.errors import FederationError
+from services.plan import check_names
+from services.store import open_store
+
+from . import problems
+from .gate import Gate
+from .metrics import Metrics
+from .openapi import describe
+from .pages import page_routes
+from .routes import federation, hot, learners, runs
+from .runtime import Runtime
+from .settings import Settings
+from .tokens import Role, Tokens
+from .webhooks import Webhooks
+
+
+def create_app(
+    settings: Settings | None = None,
+    controller_config: ControllerConfig | None = None,
+    model_store_config: ModelStoreConfig | None = None,
+) -> FastAPI:
+    """The application; its Runtime is `app.state.runtime` from now on, and works while the lifespan lasts.
+
+    `controller_config` gives the defaults of runs; `model_store_config` goes before the store of `settings`.
+    Raises InvalidConfig for names that do not exist.
+    """
+    settings = settings or Settings()
+    defaults = (controller_config or ControllerConfig()).run_defaults()
+    check_names(resolve({}, defaults))
+    store_config = model_store_config or ModelStoreConfig(settings.model_store, settings.lineage_length)
+    metrics = Metrics()
+    runtime = Runtime(settings, open_store(store_config, settings.data_dir), defaults, metrics, Webhooks(settings))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with runtime.running():
+            yield
+
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.runtime = runtime
+    for router in (learners.router, runs.router, federation.router):
+        app.include_router(router)
+    app.router.routes += [*hot.ROUTES, *federation.ROUTES, *page_routes(), Route("/openapi.json", _document)]
+    app.add_middleware(Gate, settings=settings, tokens=_tokens(settings, runtime), metrics=metrics)
+    app.add_exception_handler(FederationError, problems.on_federation_error)
+    app.add_exception_handler(RequestValidationError, problems.on_validation_error)
+    app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_exception_handler(Exception, problems.on_bug)
+    return app
+
+
+def _tokens(settings: Settings, runtime: Runtime) -> Tokens:
+    given: dict[Role, object] = {
+        "enroll": settings.enroll_token,
+        "operator": settings.operator_token,
+        "viewer": settings.viewer_token,
+    }
+    configured: dict[Role, str] = {}
+    for role, token in given.items():
+        if token is not None:
+            configured[role] = token.get_secret_value()  # type: ignore[attr-defined]
+
+    def find_learner(token_hash: bytes) -> str | None:
+        member = runtime.federation.roster.by_token(token_hash)
+        return None if member is None else member.id
+
+    return Tokens(configured, find_learner)
+
+
+async def _document(request: Request) -> Response:
+    return JSONResponse(describe(request.app), headers={"Cache-Control": "no-cache"})

@@ -1,0 +1,63 @@
+"""The newest events, for any number of followers that each resume where they were."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from services import messages as m
+
+KEPT = 10_000
+QUIET_S = 15.0  # a follower hears at least a sign of life this often
+
+
+class EventLog:
+    """Events in order of their ids; the oldest are dropped."""
+
+    def __init__(self) -> None:
+        self._events: deque[m.Event] = deque(maxlen=KEPT)
+        self._more = asyncio.Event()
+        self._closed = False
+
+    @property
+    def last_id(self) -> int:
+        """Id of the newest event; 0 when there is none."""
+        return self._events[-1].id if self._events else 0
+
+    def append(self, events: Iterable[m.Event]) -> None:
+        """Add events and wake the followers."""
+        self._events.extend(events)
+        self._wake()
+
+    def close(self) -> None:
+        """End every follower's stream."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._more.set()
+        self._more = asyncio.Event()
+
+    def after(self, event_id: int) -> list[m.Event]:
+        """Events newer than `event_id`, oldest first."""
+        newest = self.last_id
+        count = min(len(self._events), max(0, newest - event_id))
+        return [self._events[i] for i in range(len(self._events) - count, len(self._events))]
+
+    async def follow(self, event_id: int) -> AsyncIterator[list[m.Event]]:
+        """Batches of events after `event_id`, for ever; an empty batch is a sign of life."""
+        if event_id > self.last_id:
+            event_id = 0  # the log of an earlier process: begin anew
+        while not self._closed:
+            more = self._more
+            batch = self.after(event_id)
+            if batch:
+                event_id = batch[-1].id
+                yield batch
+                continue
+            try:
+                async with asyncio.timeout(QUIET_S):
+                    await more.wait()
+            except TimeoutError:
+                yield []

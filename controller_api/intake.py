@@ -1,0 +1,110 @@
+"""Taking the result of a task: read the body, check it against the round's model, store it, count it once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from services import messages as m
+from services import wire
+from services.errors import DigestMismatch, MalformedUpdate, TooLarge, UnsupportedMediaType
+from services.rounds import Assignment, Outcome
+from services.scaling import Scaler
+from services.wire import Document, Spec
+
+from .problems import from_validation
+from .runtime import Runtime
+
+T = TypeVar("T")
+INLINE = 1 << 18  # bytes examined on the event loop; a larger body goes to a thread
+
+
+async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
+    """The receipt for the result in the request's body, and whether it was taken now."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    wants_json = task.kind == "evaluate"
+    if wants_json != (media == "application/json"):
+        expected = "application/json" if wants_json else wire.MEDIA_TYPE
+        raise UnsupportedMediaType(f"the result of {task.kind} is sent as {expected}", expected=expected, got=media)
+    if wants_json:
+        return take_evaluation(runtime, task, await request.body())
+    body = await read_body(runtime, request)
+    fingerprint = await examine(len(body), lambda: wire.digest([body]))
+    if task.state == "accepted":  # a replay needs no second look
+        return runtime.accept(task, Outcome(fingerprint, len(body)))
+    if task.kind == "init":
+        document = await examine(len(body), lambda: check_initial(body))
+        outcome = Outcome(fingerprint, len(body), document.metrics, document.metadata)
+        return await runtime.accept_initial(task, document.tensors, outcome)
+    assert task.model is not None
+    _, spec = runtime.model(task.model.digest)
+    scaler = runtime.federation.runs[task.run_id].plan.scaler
+    document, factor = await examine(len(body), lambda: check_update(body, spec, scaler))
+    outcome = Outcome(fingerprint, len(body), document.metrics, document.metadata, factor)
+    return await runtime.accept_update(task, body, outcome)
+
+
+def take_evaluation(runtime: Runtime, task: Assignment, body: bytes) -> tuple[m.Receipt, bool]:
+    """The receipt for the scores in a JSON body."""
+    try:
+        result = m.EvaluationResult.model_validate_json(body)
+    except ValidationError as error:
+        raise from_validation(error) from error
+    outcome = Outcome(wire.digest([body]), len(body), result.metrics, result.metadata)
+    return runtime.accept(task, outcome)
+
+
+async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
+    """Hold the model in the request's body, whose digest is in its path."""
+    body = await read_body(runtime, request)
+    got = await examine(len(body), lambda: wire.digest([body]))
+    if got != digest:
+        raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
+    document = await examine(len(body), lambda: check_initial(body))
+    await runtime.put_model(digest, body, document.tensors)
+
+
+async def read_body(runtime: Runtime, request: Request) -> bytearray:
+    """The whole body; only so many large ones are read at once, the others wait in their sockets."""
+    declared = int(request.headers.get("content-length", 0))
+    async with AsyncExitStack() as stack:
+        if declared > INLINE or "content-length" not in request.headers:
+            await stack.enter_async_context(runtime.slots)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+    if declared and len(body) != declared:
+        raise TooLarge("the body is not as long as it was declared", expected=declared, got=len(body))
+    return body
+
+
+def check_update(body: bytearray, spec: Spec, scaler: Scaler) -> tuple[Document, float]:
+    """A decoded update and its scaling factor; raises InvalidUpdate for whatever is wrong with it."""
+    document = wire.decode(body)
+    spec.check(document.tensors)
+    factor = scaler.factor(document.metadata)
+    wire.check_metadata(document.metadata)
+    wire.check_finite(document.tensors)
+    for group in document.extra.values():
+        wire.check_finite(group)
+    return document, factor
+
+
+def check_initial(body: bytearray) -> Document:
+    """A decoded model to begin with."""
+    document = wire.decode(body)
+    if not document.tensors:
+        raise MalformedUpdate("a model needs at least one tensor")
+    wire.check_metadata(document.metadata)
+    wire.check_finite(document.tensors)
+    return document
+
+
+async def examine(size: int, work: Callable[[], T]) -> T:
+    """Run `work` over `size` bytes, off the event loop when that takes long."""
+    return work() if size <= INLINE else await asyncio.to_thread(work)

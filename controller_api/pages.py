@@ -1,0 +1,113 @@
+"""The pages that the controller serves itself: its status page, the page of `/docs`, and their static files.
+
+A file is served because it stands in `FILES`; no name from the network becomes a path. Every page works without any
+other origin: its content security policy (W3C CSP Level 3) allows this one alone, and no script or style in the page.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from services.errors import NotFound
+
+HERE = Path(__file__).parent / "static"
+SWAGGER = "fastapi_offline"  # the package that carries the assets of Swagger UI; they are read, it is not imported
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+DOCS_POLICY = POLICY.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")  # Swagger UI sets style attributes
+
+HTML = "text/html; charset=utf-8"
+CSS = "text/css; charset=utf-8"
+SCRIPT = "text/javascript; charset=utf-8"
+FILES = {  # name under /static/ -> (its folder, its media type); None is the folder of Swagger UI
+    "page.css": (HERE, CSS),
+    "page.js": (HERE, SCRIPT),
+    "api.js": (HERE, SCRIPT),
+    "words.js": (HERE, SCRIPT),
+    "dom.js": (HERE, SCRIPT),
+    "overview.js": (HERE, SCRIPT),
+    "tables.js": (HERE, SCRIPT),
+    "curve.js": (HERE, SCRIPT),
+    "docs.css": (HERE, CSS),
+    "docs.js": (HERE, SCRIPT),
+    "icon.svg": (HERE, "image/svg+xml"),
+    "swagger-ui.css": (None, CSS),
+    "swagger-ui-bundle.js": (None, SCRIPT),
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file as it is sent."""
+
+    body: bytes
+    headers: dict[str, str]
+
+    def answer(self, request: Request) -> Response:
+        """200 with the body (without it for HEAD), or 304 when the client holds it (RFC 9110, section 13.1.2)."""
+        held = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+        if self.headers["ETag"] in held or "*" in held:
+            return Response(status_code=304, headers=self.headers)
+        if request.method == "HEAD":
+            return Response(headers={**self.headers, "Content-Length": str(len(self.body))})
+        return Response(self.body, headers=self.headers)
+
+
+def page_routes() -> list[BaseRoute]:
+    """GET and HEAD of `/`, `/docs` and `/static/{name}`; raises NotFound for a name that is not in `FILES`."""
+
+    async def status(request: Request) -> Response:
+        return page(HERE / "index.html", HTML, POLICY).answer(request)
+
+    async def docs(request: Request) -> Response:
+        return page(HERE / "docs.html", HTML, DOCS_POLICY).answer(request)
+
+    async def static(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in FILES:
+            raise NotFound(f"there is no file {name!r}", name=name)
+        folder, media_type = FILES[name]
+        return page((folder or swagger()) / name, media_type, POLICY).answer(request)
+
+    return [
+        Route("/", status, methods=["GET"], include_in_schema=False),
+        Route("/docs", docs, methods=["GET"], include_in_schema=False),
+        Route("/static/{name}", static, methods=["GET"], include_in_schema=False),
+    ]
+
+
+@functools.cache
+def page(path: Path, media_type: str, policy: str) -> Page:
+    """The file, read once."""
+    body = path.read_bytes()
+    return Page(
+        body,
+        {
+            "Content-Type": media_type,
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-cache",
+            "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+        },
+    )
+
+
+@functools.cache
+def swagger() -> Path:
+    """The folder of Swagger UI's assets. `find_spec` of a top-level package does not run its `__init__`."""
+    spec = find_spec(SWAGGER)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFound(f"the package {SWAGGER}, which carries the assets of /docs, is not installed")
+    return Path(next(iter(spec.submodule_search_locations))) / "static"

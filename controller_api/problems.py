@@ -1,0 +1,122 @@
+"""Errors as problem documents (RFC 9457): one table from class to status, one place where they are written."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services import errors as e
+from services.config import explain
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[e.FederationError], int] = {
+    e.NotParseable: 400,
+    e.Unauthenticated: 401,
+    e.Forbidden: 403,
+    e.NotFound: 404,
+    e.MethodNotAllowed: 405,
+    e.BodyTooSlow: 408,
+    e.Conflict: 409,
+    e.Gone: 410,
+    e.TooLarge: 413,
+    e.UnsupportedMediaType: 415,
+    e.RangeNotSatisfiable: 416,
+    e.InvalidRequest: 422,
+    e.InvalidUpdate: 422,
+    e.Busy: 429,
+    e.Unavailable: 503,
+    e.DiskFull: 507,
+    e.FederationError: 500,
+}
+RETRY_AFTER_S = 5
+
+
+def status_of(kind: type[e.FederationError]) -> int:
+    """The status of an error class: its own, or that of the nearest class above it."""
+    return next(STATUS[above] for above in kind.__mro__ if above in STATUS)
+
+
+def problem(error: e.FederationError, close: bool = False) -> Response:
+    """The problem document of an error. `close` ends the connection, for a body that was not read."""
+    status = status_of(type(error))
+    body = {
+        "type": f"/errors/{error.name}",
+        "title": error.title,
+        "status": status,
+        "detail": error.detail,
+        "retryable": error.retryable,
+        **{key: _plain(value) for key, value in error.values.items() if key not in ("allow", "headers")},
+    }
+    headers = dict(error.values.get("headers", {}))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if "allow" in error.values:
+        headers["Allow"] = error.values["allow"]
+    if error.retryable and status in (429, 503, 507):
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if close:
+        headers["Connection"] = "close"
+    return Response(json.dumps(body, allow_nan=False), status, headers, MEDIA_TYPE)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON can carry it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+
+
+def from_validation(error: ValidationError) -> e.FederationError:
+    """What pydantic says of a body, as an error of the federation."""
+    if any(item["type"] == "json_invalid" for item in error.errors(include_url=False, include_context=False)):
+        return e.NotParseable("the body is not JSON")
+    wrong = explain(error)
+    return e.InvalidRequest("; ".join(wrong), errors=wrong)
+
+
+# ---- handlers, for what comes out of the routes
+async def on_federation_error(request: Request, error: Exception) -> Response:
+    """Errors of the federation."""
+    assert isinstance(error, e.FederationError)
+    return problem(error)
+
+
+async def on_validation_error(request: Request, error: Exception) -> Response:
+    """FastAPI's own reading of bodies and parameters."""
+    assert isinstance(error, RequestValidationError)
+    items = error.errors()
+    if any(item["type"] == "json_invalid" for item in items):
+        return problem(e.NotParseable("the body is not JSON"))
+    wrong = [
+        f"{'.'.join(str(part) for part in item['loc'] if part != 'body') or 'body'}: {item['msg']}" for item in items
+    ]
+    return problem(e.InvalidRequest("; ".join(wrong), errors=wrong))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """What the frameworks raise: a body that could not be read has the real error as its cause."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, e.FederationError):
+        return problem(error.__cause__)
+    if error.status_code == 404:
+        return problem(e.NotFound("there is no such path; see /docs"))
+    if error.status_code == 405:
+        return problem(e.MethodNotAllowed("this path does not take that method", headers=dict(error.headers or {})))
+    return problem(e.NotParseable(str(error.detail)))
+
+
+async def on_bug(request: Request, error: Exception) -> Response:
+    """Whatever nobody expected: says nothing of its inside; the log has the traceback."""
+    return problem(e.FederationError("an error of the controller itself; its log has the details"))

@@ -1,0 +1,67 @@
+"""A controller process: its settings from the environment, its log, its server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from services import ControllerConfig, ModelStoreConfig
+
+from .app import create_app
+from .server import Server
+from .settings import Settings
+
+SECRETS = ("enroll_token", "operator_token", "viewer_token")
+
+
+def settings_from_environment(**flags: Any) -> Settings:
+    """Settings of `METIS_*`, overridden by the flags that are not None. Raises ValueError with what is wrong."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name in SECRETS:
+        path = os.environ.get(f"METIS_{name.upper()}_FILE")
+        if path and name not in given and not os.environ.get(f"METIS_{name.upper()}"):
+            try:
+                given[name] = Path(path).read_text(encoding="utf-8").strip()
+            except OSError as error:
+                raise ValueError(f"METIS_{name.upper()}_FILE: {path}: {error.strerror}") from error
+    return Settings(**given)
+
+
+def serve(
+    settings: Settings,
+    controller_config: ControllerConfig | None = None,
+    model_store_config: ModelStoreConfig | None = None,
+) -> None:
+    """Serve until SIGINT, SIGTERM or the federation's end."""
+    start_log(settings)
+    app = create_app(settings, controller_config, model_store_config)
+    if settings.open:
+        structlog.get_logger("controller").warning(
+            "running open: no token is configured, everyone who reaches this address is the operator"
+        )
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(app, settings).run()
+
+
+def start_log(settings: Settings) -> None:
+    """Lines on standard error: for people on a terminal, else JSON."""
+    pretty = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    level = getattr(logging, settings.log_level.upper())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if not pretty else structlog.processors.StackInfoRenderer(),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)

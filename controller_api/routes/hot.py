@@ -1,0 +1,138 @@
+"""The paths that every round takes: task, heartbeat, model, result, failure. Plain routes, described in openapi.py."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from services import messages as m
+from services.errors import Forbidden, NotParseable, UnknownModel
+
+from .. import intake
+from ..problems import from_validation
+from ..runtime import Runtime
+from ..tokens import Identity
+from .ranges import model_response
+
+MAX_WAIT_S = 60.0
+
+
+def runtime_of(request: Request) -> Runtime:
+    """The controller's runtime."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+def caller(request: Request) -> Identity:
+    """Who the gate let in."""
+    identity: Identity = request.scope["state"]["identity"]
+    return identity
+
+
+async def task(request: Request) -> Response:
+    """GET /v1/learners/{learner_id}/task?wait="""
+    wait_s = _wait(request.query_params.get("wait", "0"))
+
+    def gone() -> asyncio.Future[None]:
+        return asyncio.ensure_future(_hung_up(request))
+
+    found = await runtime_of(request).next_task(request.path_params["learner_id"], wait_s, gone)
+    if found is None:
+        return Response(status_code=204)
+    return _json(found)
+
+
+async def heartbeat(request: Request) -> Response:
+    """POST /v1/learners/{learner_id}/heartbeat"""
+    body = await request.body()
+    try:
+        beat = m.Heartbeat.model_validate_json(body) if body else m.Heartbeat()
+    except ValidationError as error:
+        raise from_validation(error) from error
+    runtime_of(request).heartbeat(request.path_params["learner_id"], beat)
+    return Response(status_code=204)
+
+
+async def get_model(request: Request) -> Response:
+    """GET, HEAD /v1/models/{digest}"""
+    runtime, identity, digest = runtime_of(request), caller(request), request.path_params["digest"]
+    if identity.learner is not None and runtime.federation.offers.naming(identity.learner, digest) is None:
+        raise Forbidden("no open task of this learner names that model")
+    info, _ = runtime.model(digest)
+    body = await runtime.off_loop(runtime.store.get, digest)
+    response = model_response(request, body, digest, runtime.settings.cacheable_models)
+    if request.method == "GET" and response.status_code in (200, 206):
+        runtime.metrics.bytes.labels("down").inc(len(response.body))
+        if identity.learner is not None and response.status_code == 200:
+            runtime.note_download(identity.learner, info)
+    return response
+
+
+async def put_model(request: Request) -> Response:
+    """PUT /v1/models/{digest}"""
+    runtime, digest = runtime_of(request), request.path_params["digest"]
+    try:
+        info, _ = runtime.model(digest)
+        created = False
+    except UnknownModel:
+        await intake.take_model(runtime, request, digest)
+        info, _ = runtime.model(digest)
+        created = True
+    location = f"/v1/models/{digest}"
+    reference = m.Reference(digest=digest, url=location, size=info.size)
+    return _json(reference, 201 if created else 200, {"Location": location})
+
+
+async def put_result(request: Request) -> Response:
+    """PUT /v1/tasks/{task_id}/result"""
+    runtime = runtime_of(request)
+    assigned = runtime.check_task(request.path_params["task_id"], caller(request).learner)
+    receipt, taken = await intake.take_result(runtime, request, assigned)
+    return _json(receipt, 201 if taken else 200)
+
+
+async def post_failure(request: Request) -> Response:
+    """POST /v1/tasks/{task_id}/failure"""
+    runtime, task_id, learner = runtime_of(request), request.path_params["task_id"], caller(request).learner
+    runtime.federation.offers.get(task_id, learner)
+    try:
+        failure = m.Failure.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise from_validation(error) from error
+    runtime.fail_task(task_id, learner, failure.error)
+    return Response(status_code=204)
+
+
+def _json(message: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(message.model_dump_json(), status, headers, "application/json")
+
+
+def _wait(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise NotParseable(f"wait is a number of seconds, not {text[:40]!r}", got=text[:40])
+    return min(max(seconds, 0.0), MAX_WAIT_S)
+
+
+async def _hung_up(request: Request) -> None:
+    """Returns when the caller is no longer there."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+ROUTES = [
+    Route("/v1/learners/{learner_id}/task", task, methods=["GET"]),
+    Route("/v1/learners/{learner_id}/heartbeat", heartbeat, methods=["POST"]),
+    Route("/v1/models/{digest}", get_model, methods=["GET", "HEAD"]),
+    Route("/v1/models/{digest}", put_model, methods=["PUT"]),
+    Route("/v1/tasks/{task_id}/result", put_result, methods=["PUT"]),
+    Route("/v1/tasks/{task_id}/failure", post_failure, methods=["POST"]),
+]

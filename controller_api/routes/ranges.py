@@ -1,0 +1,63 @@
+"""A model as an HTTP representation: strong ETag, conditional and range requests (RFC 9110, sections 13 and 14)."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.errors import RangeNotSatisfiable
+from services.wire import MEDIA_TYPE
+
+RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
+
+
+def model_response(request: Request, body: memoryview, digest: str, shared_caches: bool) -> Response:
+    """200, 206 or 304 for GET and HEAD; raises RangeNotSatisfiable. Several ranges at once get the whole document."""
+    etag = f'"{digest}"'
+    headers = {
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": f"{'public' if shared_caches else 'private'}, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+    }
+    if _matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers=headers)
+    wanted = _range(request, len(body), etag)
+    if wanted is not None:
+        first, last = wanted
+        headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
+        body = body[first : last + 1]
+    headers["Content-Length"] = str(len(body))
+    status = 200 if wanted is None else 206
+    return Response(b"" if request.method == "HEAD" else body, status, headers, MEDIA_TYPE)
+
+
+def _matches(header: str | None, etag: str) -> bool:
+    if header is None:
+        return False
+    return header.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in header.split(",")]
+
+
+def _range(request: Request, size: int, etag: str) -> tuple[int, int] | None:
+    """First and last byte that are wanted, or None for all; what is no single range is ignored (RFC 9110, 14.2)."""
+    match = RANGE.fullmatch(request.headers.get("range", "").strip())
+    if match is None or request.headers.get("if-range", etag) != etag or request.method != "GET":
+        return None
+    first_text, last_text = match.groups()
+    if not first_text and not last_text:
+        return None
+    if not first_text:  # the last n bytes
+        first, last = max(0, size - int(last_text)), size - 1
+        satisfiable = int(last_text) > 0 and size > 0
+    else:
+        first, last = int(first_text), min(int(last_text or size - 1), size - 1)
+        if last_text and int(last_text) < first:
+            return None
+        satisfiable = first < size
+    if not satisfiable:
+        raise RangeNotSatisfiable(
+            f"the document has {size} bytes", limit=size, headers={"Content-Range": f"bytes */{size}"}
+        )
+    return first, last

@@ -1,0 +1,87 @@
+"""Where and how a controller process runs: `METIS_*` variables, each overridden by a flag of `metis-controller`.
+
+A token may also be given as `METIS_…_TOKEN_FILE`, the path of a file that holds it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+LOOPBACK_NAMES = ("localhost", "ip6-localhost")
+MEBIBYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Settings of one controller process."""
+
+    model_config = SettingsConfigDict(env_prefix="METIS_", extra="ignore", frozen=True, populate_by_name=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    data_dir: Path = Field(Path(".metis"), description="folder of the controller's state")
+    model_store: str = Field("OnDisk", description="OnDisk or InMemory")
+    lineage_length: int = Field(1, ge=0, description="updates kept per learner; 0 keeps all")
+    enroll_token: SecretStr | None = Field(None, description="a learner shows it to enrol")
+    operator_token: SecretStr | None = Field(None, description="may do everything")
+    viewer_token: SecretStr | None = Field(None, description="may read everything but weights")
+    insecure: bool = Field(False, description="listen beyond loopback without tokens")
+    root_certificate: str | None = Field(None, description="PEM file of the certificate authority")
+    server_certificate: str | None = Field(None, description="PEM file")
+    private_key: str | None = Field(None, description="PEM file")
+    cacheable_models: bool = Field(False, description="let shared caches hold models: a digest is then the capability")
+    max_model_bytes: int = Field(2048 * MEBIBYTE, gt=0, description="largest weights document")
+    max_json_bytes: int = Field(MEBIBYTE, gt=0, description="largest JSON body")
+    upload_slots: int = Field(8, ge=1, description="large uploads that are read at once")
+    body_timeout_s: float = Field(60.0, gt=0, description="longest silence within a body")
+    callback_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="private networks (CIDR, comma-separated) to which webhooks may go"
+    )
+    log_format: str = Field("auto", pattern="^(auto|json|text)$", description="auto: text on a terminal, else json")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_networks(cls, values: Any) -> Any:
+        given = values.get("callback_networks") if isinstance(values, dict) else None
+        if isinstance(given, str):
+            values["callback_networks"] = tuple(part.strip() for part in given.split(",") if part.strip())
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        tls = [self.root_certificate, self.server_certificate, self.private_key]
+        if any(tls) and not all(tls):
+            raise ValueError("TLS needs root_certificate, server_certificate and private_key, or none of them")
+        for network in self.callback_networks:
+            ipaddress.ip_network(network)
+        tokens = [t.get_secret_value() for t in (self.enroll_token, self.operator_token, self.viewer_token) if t]
+        if any(len(token) < 16 for token in tokens) or len(set(tokens)) < len(tokens):
+            raise ValueError("tokens must differ and have at least 16 characters: openssl rand -base64 32 makes one")
+        if tokens and self.operator_token is None:
+            raise ValueError("an operator token is needed beside the others: METIS_OPERATOR_TOKEN")
+        if not tokens and not self.on_loopback and not self.insecure:
+            raise ValueError(
+                f"refusing to listen on {self.host} without tokens: set METIS_OPERATOR_TOKEN and METIS_ENROLL_TOKEN"
+                " (or their _FILE forms), or pass --insecure to let everyone in"
+            )
+        return self
+
+    @property
+    def open(self) -> bool:
+        """Whether no token is configured: a caller without a credential is then the operator."""
+        return self.operator_token is None
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the controller."""
+        if self.host in LOOPBACK_NAMES:
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False

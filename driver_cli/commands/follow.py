@@ -1,0 +1,72 @@
+"""`metis watch` and `metis next-round`: following a run that another driver started."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import exits, options
+from ..options import Controller, Json, RootCertificate, RunId, Token, TokenFile
+
+if TYPE_CHECKING:
+    from ..connection import Connection
+
+
+def watch(
+    run: RunId = "latest",
+    controller: Controller = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    root_certificate: RootCertificate = None,
+    as_json: Json = False,
+) -> None:
+    """Watch a run to its end. Ctrl-C leaves the run alone. With --json its results are printed at the end."""
+    results = exits.run(_watch(options.connect(controller, token, token_file, root_certificate), run, as_json))
+    if as_json:
+        options.print_json(results)
+    raise typer.Exit(exits.FAILED if results["run"]["state"] == "failed" else exits.DONE)
+
+
+def next_round(
+    run: RunId = "current",
+    wait: Annotated[bool, typer.Option(help="Wait until the round has closed, and show it")] = True,
+    controller: Controller = None,
+    token: Token = None,
+    token_file: TokenFile = None,
+    root_certificate: RootCertificate = None,
+    as_json: Json = False,
+) -> None:
+    """Start the next round of a run posted with advance = "manual"."""
+    answer = exits.run(
+        _next_round(options.connect(controller, token, token_file, root_certificate), run, wait, as_json)
+    )
+    if as_json:
+        options.print_json(answer)
+
+
+async def _watch(to: Connection, run_id: str, as_json: bool) -> dict[str, Any]:
+    from ..display import display_for
+    from ..steering import Steering
+
+    with display_for(sys.stderr if as_json else sys.stdout) as display:
+        async with Steering(to, display) as steering:
+            await steering.reach(options.READ_PATIENCE_S)
+            await steering.attach(run_id)
+            return await steering.watch()
+
+
+async def _next_round(to: Connection, run_id: str, wait: bool, as_json: bool) -> dict[str, Any]:
+    from ..display import Lines
+    from ..steering import Steering
+
+    display = Lines(sys.stderr if as_json else sys.stdout)
+    async with Steering(to, display) as steering:
+        await steering.reach(options.READ_PATIENCE_S)
+        if not wait:
+            started = await steering.client.next_round(run_id)
+            display.note(f"run {started.id} was told to go on; `metis watch` follows it")
+            return started.model_dump(mode="json")
+        await steering.attach(run_id)
+        return (await steering.next_round()).model_dump(mode="json")

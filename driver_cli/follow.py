@@ -1,0 +1,77 @@
+"""Following a run to its end: by the controller's events, and by asking where events do not suffice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+
+from services import messages as m
+from services.errors import UnknownRun
+from services.rest import Client
+
+from .race import race
+from .view import LEARNER_EVENTS, View
+
+CHECK_S = 10.0  # at least so often the controller is asked: it may have been restarted and have lost its log
+
+
+async def follow(client: Client, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]) -> None:
+    """Keep `view` up to date until `until()`; `tell` hears each event after the view took it in.
+
+    Raises Unreachable when the controller does not answer for the client's patience, UnknownRun when it has forgotten
+    the run.
+    """
+    await _Follower(client, view, tell, until).follow()
+
+
+class _Follower:
+    def __init__(self, client: Client, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]) -> None:
+        self._client, self._view, self._tell, self._until = client, view, tell, until
+        self._over = asyncio.Event()
+        self._stale = asyncio.Event()
+
+    async def follow(self) -> None:
+        self._look()
+        await race(_wait(self._over), self._read(), self._check())
+
+    async def _read(self) -> None:
+        async for event in self._client.events(after=0):
+            if self._view.concerns(event):
+                self._view.apply(event)
+                self._tell(event)
+                self._look()
+            waits = event.kind == "run-state" and event.data.get("state") == "waiting"
+            if waits or event.kind in LEARNER_EVENTS:
+                self._stale.set()
+
+    async def _check(self) -> None:
+        self._stale.set()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stale.wait(), CHECK_S)
+            self._stale.clear()
+            status = await self._client.federation()
+            run = status.run
+            if run is None or run.id != self._view.run.id:
+                run = await self._own_run()
+            self._view.refresh(status.learners, run)
+            self._look()
+
+    async def _own_run(self) -> m.Run:
+        try:
+            return await self._client.run(self._view.run.id)
+        except UnknownRun as error:
+            raise UnknownRun(
+                f"the controller at {self._view.url} no longer knows run {self._view.run.id}: it was restarted without"
+                " its data folder",
+                run=self._view.run.id,
+            ) from error
+
+    def _look(self) -> None:
+        if self._until():
+            self._over.set()
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()

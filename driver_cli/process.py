@@ -1,0 +1,158 @@
+"""Child processes of the demo and the bench: started, watched, and ended again whatever happens to this one.
+
+A child writes into its own log file, sits in its own process group (Ctrl-C reaches this process alone, which then ends
+the children in order) and, on Linux, is sent SIGTERM by the kernel when this process is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .exits import ChildDied
+
+TERMINATE_S = 5.0  # how long a child has between SIGTERM and SIGKILL
+TAIL_LINES = 15
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class Child:
+    """One child process."""
+
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+    ended: asyncio.Future[int]  # its exit status, negative for a signal
+    usage: resource.struct_rusage | None = None  # once it ended
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def tail(self) -> str:
+        """The last lines of its log."""
+        lines = self.log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return "\n".join(f"  {line}" for line in lines)
+
+    async def died(self) -> None:
+        """Wait until it ends, which is before its time: raises ChildDied with the tail of its log."""
+        status = await asyncio.shield(self.ended)
+        raise ChildDied(f"{self.name} ended with status {status}; the end of its log ({self.log}):\n{self.tail()}")
+
+    async def terminate(self) -> None:
+        """SIGTERM, then SIGKILL after `TERMINATE_S`."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self.ended.done():
+                return
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+            await asyncio.wait([self.ended], timeout=TERMINATE_S)
+
+
+@dataclass
+class Children:
+    """The children of one command, with a folder for their logs."""
+
+    folder: Path
+    all: list[Child] = field(default_factory=list)
+
+    def start(self, name: str, module: str, *arguments: str, **environment: str) -> Child:
+        """Start `python -m module arguments`, with `environment` in place of this process's METIS_* variables."""
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=clean_environment(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+        child = Child(name, log, process, asyncio.get_running_loop().create_future())
+        self.all.append(child)
+        threading.Thread(target=_reap, args=(child, asyncio.get_running_loop()), daemon=True).start()
+        return child
+
+    async def any_died(self) -> None:
+        """Wait until all of them end well; raises ChildDied at the first that does not."""
+        running = {child.ended for child in self.all}
+        while running:
+            _, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for child in self.all:
+                if child.ended.done() and child.ended.result() != 0:
+                    await child.died()
+
+    async def ended(self, within_s: float) -> bool:
+        """Whether all of them end by themselves within `within_s` seconds."""
+        if not self.all:
+            return True
+        _, running = await asyncio.wait([child.ended for child in self.all], timeout=within_s)
+        return not running
+
+
+@asynccontextmanager
+async def children(folder: Path) -> AsyncIterator[Children]:
+    """Children that are ended on the way out: learners (started last) before the controller."""
+    started = Children(folder)
+    try:
+        yield started
+    finally:
+        for child in started.all:
+            if not child.ended.done():
+                child.process.send_signal(signal.SIGCONT)  # a stopped process cannot take a SIGTERM
+        await asyncio.gather(*(child.terminate() for child in reversed(started.all)))
+
+
+def clean_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment with `given` as its only METIS_* settings (its tokens are for another federation)."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("METIS_")}
+    kept.setdefault("OMP_NUM_THREADS", "1")  # several learners share the cores of one machine
+    return {**kept, "PYTHONUNBUFFERED": "1", **given}
+
+
+def peak_memory_mb(child: Child) -> float | None:
+    """The most memory that `child` had resident, in MB; None where it cannot be told."""
+    with contextlib.suppress(OSError, StopIteration):
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1024
+    if child.usage is None:
+        return None
+    return child.usage.ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def cpu_seconds(child: Child) -> float | None:
+    """CPU seconds that `child` used; None while it runs."""
+    return None if child.usage is None else child.usage.ru_utime + child.usage.ru_stime
+
+
+def _reap(child: Child, loop: asyncio.AbstractEventLoop) -> None:
+    _, status, usage = os.wait4(child.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    child.process.returncode = code  # Popen must not wait for a pid that another process may have by now
+
+    def tell() -> None:
+        child.usage = usage
+        if not child.ended.done():
+            child.ended.set_result(code)
+
+    with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+        loop.call_soon_threadsafe(tell)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,140 @@
+"""`evaluate=`: scoring each community model on the driver's own data, in a thread, while the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Mapping
+from typing import IO, Any, TypeVar
+
+from numpy.typing import NDArray
+
+from services import messages as m
+from services import wire
+from services.errors import FederationError
+from services.rest import Client
+
+from .race import race
+
+T = TypeVar("T")
+Evaluate = Callable[[list[NDArray[Any]], int], Mapping[str, float]]
+IN_MEMORY = 64 << 20  # bytes; a larger model waits for its turn in a temporary file
+
+
+class Scorer:
+    """Models are downloaded as they appear (the controller keeps few) and scored one after the other."""
+
+    def __init__(self, evaluate: Evaluate | None, client: Client, scored: Callable[[int, m.Metrics], None]) -> None:
+        """`scored(round, metrics)` runs after each model; without `evaluate` nothing is ever scored."""
+        self._evaluate, self._client, self._scored = evaluate, client, scored
+        self._offered: set[int] = set()
+        self._to_fetch: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        self._to_score: asyncio.Queue[tuple[int, IO[bytes]]] = asyncio.Queue()
+        self._done = 0
+        self.errors: dict[int, str] = {}  # by round: why there is no score
+
+    def offer(self, round_number: int, digest: str | None) -> None:
+        """Have the community model of a round scored, once."""
+        if self.active and digest is not None and round_number > 0 and round_number not in self._offered:
+            self._offered.add(round_number)
+            self._to_fetch.put_nowait((round_number, digest))
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a function to score with."""
+        return self._evaluate is not None
+
+    @property
+    def pending(self) -> int:
+        """Models that are offered and not scored yet."""
+        return len(self._offered) - self._done
+
+    def hear(self, event: m.Event) -> None:
+        """Offer the model that an event speaks of."""
+        digest = event.data.get("model")
+        if event.kind == "round-closed" and event.round is not None and isinstance(digest, str):
+            self.offer(event.round, digest)
+
+    async def beside(self, main: Coroutine[Any, Any, T]) -> T:
+        """`main`, with models being fetched and scored meanwhile."""
+        return await race(main, self.fetch(), self.score())
+
+    async def finish(self) -> None:
+        """Wait until every offered model is scored, or has an error."""
+        await self._to_fetch.join()
+        await self._to_score.join()
+
+    async def fetch(self) -> None:
+        """Download the offered models, for ever."""
+        while True:
+            round_number, digest = await self._to_fetch.get()
+            try:
+                reference = m.Reference(digest=digest, url=f"v1/models/{digest}", size=0)
+                file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - `score` closes it
+                file.write(await self._client.model(reference))
+                self._to_score.put_nowait((round_number, file))
+            except FederationError as error:
+                self.errors[round_number] = f"the model could not be fetched: {error.detail}"
+                self._done += 1
+            finally:
+                self._to_fetch.task_done()
+
+    async def score(self) -> None:
+        """Score the downloaded models, for ever. An error of the user's function is kept, and the run goes on."""
+        while True:
+            round_number, file = await self._to_score.get()
+            try:
+                metrics = await in_thread(functools.partial(self._call, file, round_number))
+                self._scored(round_number, metrics)
+            except Exception as error:
+                self.errors[round_number] = f"{type(error).__name__}: {error}"
+            finally:
+                file.close()
+                self._done += 1
+                self._to_score.task_done()
+
+    def _call(self, file: IO[bytes], round_number: int) -> m.Metrics:
+        file.seek(0)
+        arrays = wire.decode(bytearray(file.read())).arrays
+        assert self._evaluate is not None, "offer takes nothing without it"
+        metrics = self._evaluate(arrays, round_number)
+        if not isinstance(metrics, Mapping):
+            raise TypeError(f"evaluate must return a mapping of names to numbers, not {type(metrics).__name__}")
+        return {str(name): _finite(name, value) for name, value in metrics.items()}
+
+
+def _finite(name: Any, value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"evaluate: {name} must be a number, not {value!r}") from error
+    return number if math.isfinite(number) else None
+
+
+async def in_thread(function: Callable[[], m.Metrics]) -> m.Metrics:
+    """`function()` in a daemon thread: unlike those of `asyncio.to_thread`, Ctrl-C need not wait for its end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[m.Metrics] = loop.create_future()
+
+    def settle(result: m.Metrics | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result or {})
+
+    def work() -> None:
+        try:
+            result, error = function(), None
+        except Exception as raised:
+            result, error = None, raised
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=work, name="evaluate", daemon=True).start()
+    return await future

@@ -1,0 +1,241 @@
+"""The agent: enrols a learner, takes its tasks one by one, sends what comes out, and never gives up on its own.
+
+A result is kept until it is acknowledged, so a task that is offered again is answered without training again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import traceback
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, TypeVar
+
+import structlog
+
+from services import messages as m
+from services import wire
+from services.errors import (
+    DifferentBody,
+    FederationError,
+    FederationOver,
+    InvalidUpdate,
+    NameTaken,
+    RoundClosed,
+    TaskVoid,
+    Unauthenticated,
+    UnknownLearner,
+    UnknownModel,
+    UnknownTask,
+)
+from services.rest import Client
+from services.rest.backoff import FullJitter
+from services.wire import Buffer, Document
+
+from .learner import Learner
+from .reporting import Report, current
+from .state import Saved, StateFile
+from .tasks import LearnerAtWork
+from .workers import Workers
+
+log = structlog.get_logger("learner")
+MODELS_KEPT = 2  # the one being trained, and the one before
+LOOK_S = 1.0  # how often a running task's progress is looked at
+NAME_PATIENCE_S = 120.0  # how long a taken name is waited for: the lease of a predecessor that died
+GOODBYE_S = 5.0  # how long leaving may take
+UNSUPPORTED = "unsupported-task"
+NOT_WANTED = (TaskVoid, RoundClosed, UnknownTask, UnknownModel, DifferentBody)
+Result = list[Buffer] | m.EvaluationResult
+R = TypeVar("R")
+Source = Callable[[Client, m.Learner], AsyncGenerator[m.Task, None]]
+
+
+class Agent:
+    """One learner's side of the federation. `run()` works until the federation is over or it is cancelled."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        client: Client,
+        source: Source,
+        request: m.JoinRequest,
+        *,
+        workers: Workers | None = None,
+        state: StateFile | None = None,
+    ) -> None:
+        """`client` presents the enrolment token, or none; `state` is where the identity is kept between restarts."""
+        self._at_work = LearnerAtWork(learner)
+        self._client = client
+        self._source = source
+        self._request = request
+        self._workers = workers or Workers()
+        self._state = state
+        self._enroll_token = client.token
+        self._models: OrderedDict[str, Document] = OrderedDict()
+        self._task: m.Task | None = None
+        self._finished: tuple[str, Result] | None = None  # a task's result that was not acknowledged yet
+        self.me: m.Learner | None = None
+
+    async def run(self) -> None:
+        """Work until the federation is over; leaves it when cancelled. Raises what cannot be mended by waiting."""
+        try:
+            while True:
+                self.me = await self._enrol()
+                log.info("enrolled", name=self.me.name, controller=self._client.base)
+                try:
+                    async with contextlib.aclosing(self._source(self._client, self.me)) as tasks:
+                        async for task in tasks:
+                            await self._do(task)
+                except (Unauthenticated, UnknownLearner):
+                    log.warning("the controller does not know this learner any more: enrolling again")
+                    self._forget()
+        except FederationOver:
+            log.info("the federation is over")
+            self._forget()
+        except asyncio.CancelledError:
+            await self._leave()
+            raise
+
+    # ---- membership
+    async def _enrol(self) -> m.Learner:
+        """Report back under the saved identity, or enrol; a taken name is waited for, its holder may have died."""
+        saved = self._state.load() if self._state else None
+        if saved is not None:
+            self._client.token = saved.token
+            try:
+                me = await self._client.join(self._request)
+                return me.model_copy(update={"webhook_secret": me.webhook_secret or saved.webhook_secret})
+            except Unauthenticated:
+                self._forget()
+        me = await self._enrol_anew()
+        self._client.token = me.token
+        if self._state and me.token:
+            self._state.save(Saved(me.id, me.token, me.webhook_secret))
+        return me
+
+    async def _enrol_anew(self) -> m.Learner:
+        self._client.token = self._enroll_token
+        backoff, waited, attempt = FullJitter(), 0.0, 0
+        while True:
+            try:
+                return await self._client.join(self._request)
+            except NameTaken:
+                if waited >= NAME_PATIENCE_S:
+                    raise
+                attempt += 1
+                seconds = backoff.seconds(attempt)
+                log.warning("the name is in use; waiting for its holder's lease to end", name=self._request.name)
+                await asyncio.sleep(seconds)
+                waited += seconds
+
+    async def _leave(self) -> None:
+        """Hand the task back and leave, within a bound."""
+        if self.me is None:
+            return
+        self._client.patience_s = 0.0
+        with contextlib.suppress(FederationError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                if self._task is not None:
+                    with contextlib.suppress(*NOT_WANTED):
+                        await self._client.fail(self._task.id, "the learner is shutting down")
+                await self._client.leave(self.me.id)
+                log.info("left the federation", name=self.me.name)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._state:
+            self._state.save(None)
+        self._finished = None
+
+    # ---- tasks
+    async def _do(self, task: m.Task) -> None:
+        """Do one task and deliver what came out; only what concerns the membership is raised."""
+        self._task = task
+        try:
+            if self._finished is None or self._finished[0] != task.id:
+                self._finished = (task.id, await self._work(task))
+            await self._deliver(task, self._finished[1])
+            self._finished = None
+            log.info("done", kind=task.kind, round=task.round)
+        except NOT_WANTED as error:
+            self._finished = None
+            log.info("no longer wanted", kind=task.kind, round=task.round, why=error.detail)
+        except (Unauthenticated, UnknownLearner, FederationOver):
+            raise
+        except FederationError as error:
+            await self._report_failure(task, error.detail if error.detail == UNSUPPORTED else f"{error.name}: {error}")
+        except Exception as error:
+            log.error("failed", kind=task.kind, round=task.round, error=repr(error), exc_info=True)
+            await self._report_failure(task, _tail(error))
+        finally:
+            self._task = None
+
+    async def _work(self, task: m.Task) -> Result:
+        if task.kind == "init":
+            return await self._watched(task, self._at_work.initial)
+        if task.kind == "train":
+            return await self._watched(task, self._at_work.train, await self._model(task), task)
+        if task.kind == "evaluate":
+            return await self._watched(task, self._at_work.evaluate, await self._model(task), task)
+        raise InvalidUpdate(UNSUPPORTED)
+
+    async def _watched(self, task: m.Task, call: Callable[..., R], *arguments: Any) -> R:
+        """Run a call in a worker, with heartbeats meanwhile; `progress()` tells the call when it is not wanted."""
+        report = Report()
+        current.set(report)
+        work = asyncio.ensure_future(self._workers.run(call, *arguments))
+        beats = asyncio.ensure_future(self._heartbeats(task, report))
+        try:
+            result = await work
+        finally:
+            beats.cancel()
+            work.cancel()
+            report.void = report.void or "the agent is leaving"
+        if beats.done() and not beats.cancelled() and (error := beats.exception()):
+            raise error
+        return result
+
+    async def _heartbeats(self, task: m.Task, report: Report) -> None:
+        """Tell the controller that the work goes on, and how far it is."""
+        clock, sent, told = asyncio.get_running_loop().time, asyncio.get_running_loop().time(), None
+        assert self.me is not None
+        while True:
+            await asyncio.sleep(min(LOOK_S, task.heartbeat_s))
+            if report.latest is told and clock() - sent < task.heartbeat_s:
+                continue
+            told, sent = report.latest, clock()
+            try:
+                await self._client.heartbeat(self.me.id, task.id, told)
+            except FederationError as error:
+                report.void = error.detail
+                raise
+
+    async def _model(self, task: m.Task) -> Document:
+        """The task's model, downloaded only when it is not held."""
+        assert task.model is not None
+        digest = task.model.digest
+        if digest not in self._models:
+            self._models[digest] = wire.decode(await self._client.model(task.model))
+        self._models.move_to_end(digest)
+        while len(self._models) > MODELS_KEPT:
+            self._models.popitem(last=False)
+        return self._models[digest]
+
+    async def _deliver(self, task: m.Task, result: Result) -> None:
+        if isinstance(result, m.EvaluationResult):
+            await self._client.submit_evaluation(task, result)
+        else:
+            await self._client.submit(task, result)
+
+    async def _report_failure(self, task: m.Task, reason: str) -> None:
+        self._finished = None
+        log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason.rpartition("\n")[2])
+        with contextlib.suppress(*NOT_WANTED):
+            await self._client.fail(task.id, reason)
+
+
+def _tail(error: BaseException) -> str:
+    """The message and the end of the traceback."""
+    lines = "".join(traceback.format_exception(error)).strip().splitlines()
+    return "\n".join(lines[-12:])

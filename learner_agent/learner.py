@@ -1,0 +1,43 @@
+"""`Learner`: what a user implements. Four methods; nothing of the network shows in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Weights = list[Array]
+
+
+class Learner:
+    """Holds private data and a model. A subclass need not call `super().__init__()`.
+
+    `local` names tensors that stay at home (fnmatch patterns; FedBN, Li et al. 2021; FedPer, Arivazhagan et al. 2019):
+    they keep this learner's own values, and the received ones are sent back. It needs `names`.
+    """
+
+    local: str | Sequence[str] = ()
+    names: Sequence[str] | None = None  # of the tensors, in get_weights() order; None: "0", "1", …
+    trainable: Sequence[bool] | None = None  # per tensor; None: all
+
+    def get_weights(self) -> Weights:
+        """The model's tensors, always in the same order. Asked of one learner, for the initial model."""
+        raise NotImplementedError(f"{type(self).__name__} needs get_weights()")
+
+    def set_weights(self, weights: Weights) -> None:
+        """Take these tensors as the model. Called once per run, with the first model that arrives."""
+        raise NotImplementedError(f"{type(self).__name__} needs set_weights()")
+
+    def train(self, weights: Weights, config: dict[str, Any]) -> tuple[Any, ...]:
+        """Train from `weights` on this learner's data; return `(weights, metrics, metadata)` or `(weights, metrics)`.
+
+        `config` holds the run's `train` parameters and `round`. `metrics` are numbers; `metadata` carries
+        `num_training_examples` and the other counts that the run's scaling factor reads.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs train()")
+
+    def evaluate(self, weights: Weights, config: dict[str, Any]) -> Mapping[str, Any]:
+        """Score `weights` on this learner's data; return metrics. `num_evaluation_examples` among them weights them."""
+        raise NotImplementedError(f"{type(self).__name__} needs evaluate()")

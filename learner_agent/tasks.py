@@ -1,0 +1,121 @@
+"""A task done by a learner: weights in, weights or scores out. Synchronous; runs in a worker."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from services import messages as m
+from services import wire
+from services.errors import InvalidUpdate
+from services.wire import Buffer, Document, Tensor
+
+from .learner import Array, Learner
+
+NOTHING: Mapping[str, Any] = {}
+EXAMPLES = "num_evaluation_examples"
+
+
+class LearnerAtWork:
+    """A learner, and the values of its `local` tensors between tasks."""
+
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        self._kept: dict[str, Array] = {}
+        self._ready_for: str | None = None  # the run whose first model was set
+
+    def initial(self) -> list[Buffer]:
+        """The learner's own weights as a document."""
+        arrays = _arrays(self.learner.get_weights(), "get_weights()")
+        names, trainable = _labels(self.learner)
+        return wire.encode(wire.name_tensors(arrays, names, trainable))
+
+    def train(self, model: Document, task: m.Task) -> list[Buffer]:
+        """Train from the model; the update as a document."""
+        weights = self._weights(model, task)
+        returned = self.learner.train(weights, dict(task.config))
+        if not isinstance(returned, tuple) or len(returned) not in (2, 3):
+            raise InvalidUpdate("train() must return (weights, metrics, metadata) or (weights, metrics)")
+        arrays = _arrays(returned[0], "train()")
+        metadata = scalars(returned[2], "train()'s metadata") if len(returned) == 3 else {}
+        names, _ = _labels(self.learner)
+        labels = [tensor.name for tensor in model.tensors] if names is None else list(names)
+        if not len(arrays) == len(labels) == len(model.tensors):
+            raise InvalidUpdate(f"train() returned {len(arrays)} arrays; the model has {len(model.tensors)}")
+        tensors = [
+            Tensor(label, self._public(old, array), old.trainable)
+            for label, array, old in zip(labels, arrays, model.tensors, strict=True)
+        ]
+        return wire.encode(tensors, metrics(returned[1], "train()'s metrics"), metadata)
+
+    def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:
+        """Score the model."""
+        returned = self.learner.evaluate(self._weights(model, task), dict(task.config))
+        given, told = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, NOTHING)
+        scores, metadata = metrics(given, "evaluate()"), scalars(told, "evaluate()'s metadata")
+        if EXAMPLES in scores:
+            metadata.setdefault(EXAMPLES, scores.pop(EXAMPLES))
+        return m.EvaluationResult(metrics=scores, metadata=metadata)
+
+    def _weights(self, model: Document, task: m.Task) -> list[Array]:
+        """Arrays for the learner, its own to change; what is local keeps its local value."""
+        arrays = [self._kept.get(tensor.name, tensor.array).copy() for tensor in model.tensors]
+        if self._ready_for != task.run_id:
+            self.learner.set_weights([array.copy() for array in arrays])
+            self._ready_for = task.run_id
+        return arrays
+
+    def _public(self, received: Tensor, trained: Array) -> Array:
+        """What is sent of a tensor: a local one stays here, and the received value goes back."""
+        patterns = [self.learner.local] if isinstance(self.learner.local, str) else list(self.learner.local)
+        if any(fnmatchcase(received.name, pattern) for pattern in patterns):
+            self._kept[received.name] = trained.copy()
+            return received.array
+        return trained
+
+
+def _labels(learner: Learner) -> tuple[Sequence[str] | None, Sequence[bool] | None]:
+    return learner.names, learner.trainable
+
+
+def _arrays(weights: Any, source: str) -> list[Array]:
+    if isinstance(weights, np.ndarray) or not isinstance(weights, Sequence):
+        raise InvalidUpdate(f"{source} must give a list of numpy arrays, not {type(weights).__name__}")
+    arrays = [np.asarray(array) for array in weights]
+    for index, array in enumerate(arrays):
+        if array.dtype == object:
+            raise InvalidUpdate(f"{source}: item {index} is not a numeric array but {type(weights[index]).__name__}")
+    return arrays
+
+
+def metrics(given: Any, source: str) -> m.Metrics:
+    """Numbers as the wire carries them: finite floats, NaN and infinity as null; numpy scalars are converted."""
+    if not isinstance(given, Mapping):
+        raise InvalidUpdate(f"{source} must be a dict of numbers, not {type(given).__name__}")
+    result: m.Metrics = {}
+    for name, value in given.items():
+        number = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+        if number is not None and not isinstance(number, numbers.Real):
+            raise InvalidUpdate(f"{source}: {name!r} is not a number but {type(value).__name__}")
+        result[str(name)] = float(number) if number is not None and math.isfinite(number) else None
+    return result
+
+
+def scalars(given: Any, source: str) -> m.Scalars:
+    """Text, numbers and truth values; numpy scalars are converted."""
+    if not isinstance(given, Mapping):
+        raise InvalidUpdate(f"{source} must be a dict, not {type(given).__name__}")
+    result: m.Scalars = {}
+    for name, value in given.items():
+        plain = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+        if isinstance(plain, float) and not math.isfinite(plain):
+            plain = None
+        if plain is not None and not isinstance(plain, bool | int | float | str):
+            raise InvalidUpdate(f"{source}: {name!r} is neither text nor a number but {type(value).__name__}")
+        result[str(name)] = plain
+    return result

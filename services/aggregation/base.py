@@ -1,0 +1,38 @@
+"""What an aggregation rule is: views of updates and their factors in, a model and the rule's own state out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+State = Mapping[str, Any]  # whatever a rule must remember between calls: arrays and scalars, so it can be checkpointed
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One learner's update as a rule sees it: read-only views of the store's memory, and what it was trained from."""
+
+    learner: str
+    arrays: Sequence[Array]
+    parent: Sequence[Array] = ()  # the model that this learner trained from
+    trainable: Sequence[bool] = ()
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    staleness: int = 0  # community models made since the parent
+
+
+class Aggregator(Protocol):
+    """A rule. `views` come in the order of the learners' names; `factors` are not normalised."""
+
+    def aggregate(
+        self, views: Sequence[View], factors: Sequence[float], state: State | None
+    ) -> tuple[list[Array], State | None]:
+        """The new model (fresh arrays, each tensor's dtype and shape kept) and the state for the next call.
+
+        Raises AggregationFailed when the updates cannot be combined, saying why.
+        """
+        ...

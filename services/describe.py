@@ -1,0 +1,77 @@
+"""The federation's state as the contract shows it, and what a run waits for in words."""
+
+from __future__ import annotations
+
+from . import messages as m
+from .config import RunConfig
+from .journal import Journal
+from .offers import Offers
+from .roster import Member
+from .rounds import Assignment
+from .run import RunState
+from .scheduling import Wait
+from .stages import Stages
+
+HEARTBEATS_PER_LEASE = 3
+
+
+def learner_message(journal: Journal, offers: Offers, member: Member, now: float) -> m.Learner:
+    """A learner that is in the federation."""
+    task = offers.first(member.id)
+    return m.Learner.model_construct(
+        id=member.id,
+        name=member.name,
+        state=member.state,
+        num_training_examples=member.request.num_training_examples,
+        labels=member.request.labels,
+        kinds=member.request.kinds,
+        joined_at=journal.iso(member.joined_at),
+        last_seen=journal.iso(member.last_seen),
+        last_seen_s=round(now - member.last_seen, 3),
+        task=task.id if task else None,
+        progress=member.progress if task else None,
+    )
+
+
+def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float) -> m.Task:
+    """A task; its urls are relative to `/v1/learners/<id>/task`."""
+    given = config.evaluate if task.kind == "evaluate" else config.train
+    reference = None
+    if task.model is not None:
+        url = f"../../models/{task.model.digest}"
+        reference = m.Reference.model_construct(digest=task.model.digest, url=url, size=task.model.size)
+    return m.Task.model_construct(
+        id=task.id,
+        kind=task.kind,
+        run_id=task.run_id,
+        round=task.round,
+        model=reference,
+        inputs={},
+        result=m.ResultTarget.model_construct(url=f"../../tasks/{task.id}/result"),
+        config={**given, "round": task.round},
+        expires_in_s=max(0.0, round(task.deadline - now, 3)),
+        heartbeat_s=round(lease_s / HEARTBEATS_PER_LEASE, 3),
+    )
+
+
+def waiting_for(stages: Stages, run: RunState, now: float) -> str | None:
+    """What a run waits for; None when it waits for nothing or has ended."""
+    if run.state == "waiting":
+        if run.hold == "operator":
+            return f"waiting for an operator to start the next round: POST /v1/runs/{run.id}/rounds"
+        here, wanted = stages.here(), stages.wanted(run)
+        names = ", ".join(sorted(one.name for one in here)[:5]) or "nobody"
+        left = max(0.0, run.wait_deadline - now)
+        return f"waiting for {wanted - len(here)} more of {wanted} learners; here: {names}; gives up in {left:.0f} s"
+    if run.state == "initializing":
+        return f"waiting for initial weights from {run.initial[-1].learner}"
+    for one in run.open:
+        if one.state == "training":
+            verdict = run.plan.scheduler.decide(stages.view(run, one, now))
+            return verdict.text if isinstance(verdict, Wait) else None
+        if one.state == "aggregating":
+            return f"aggregating {len(one.accepted)} updates"
+        names = ", ".join([t.learner for t in one.evaluate.values() if t.state == "offered"][:3])
+        left = max(0.0, one.evaluation_deadline - now)
+        return f"waiting for evaluations of {names}; goes on in {left:.0f} s"
+    return None

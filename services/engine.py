@@ -1,0 +1,65 @@
+"""One aggregation, from stored updates to a stored model: a pure function of the store's views and explicit state.
+
+It runs in a thread. An engine that spreads over machines replaces this call and the store, and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import wire
+from .aggregation import State, View
+from .errors import AggregationFailed, NonFiniteUpdate
+from .federation import Aggregation
+from .rounds import ModelInfo
+from .store import ModelStore
+from .wire import Spec, Tensor
+
+
+@dataclass(frozen=True)
+class Made:
+    """A new community model, stored; its spec, and the states for the next call."""
+
+    model: ModelInfo
+    spec: Spec
+    states: tuple[State | None, State | None]
+    spent_s: float
+
+
+def aggregate(job: Aggregation, store: ModelStore) -> Made:
+    """Combine the updates of `job` and store the model; raises AggregationFailed or what the store raises."""
+    started = time.perf_counter()
+    parent = wire.decode(store.get(job.parent.digest)).tensors
+    before = [tensor.array for tensor in parent]
+    trainable = [tensor.trainable for tensor in parent]
+    views = [
+        View(
+            learner=share.learner,
+            arrays=wire.decode(store.get(share.blob)).arrays,
+            parent=before,
+            trainable=trainable,
+            metrics=share.metrics,
+            metadata=share.metadata,
+        )
+        for share in job.shares
+    ]
+    factors = [share.factor for share in job.shares]
+    aggregate, aggregator_state = job.plan.aggregator.aggregate(views, factors, job.aggregator_state)
+    arrays, optimizer_state = job.plan.optimizer.step(before, aggregate, trainable, job.optimizer_state)
+    tensors = [Tensor(old.name, array, old.trainable) for old, array in zip(parent, arrays, strict=True)]
+    try:
+        wire.check_finite(tensors)
+    except NonFiniteUpdate as error:
+        raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
+    model = store_model(store, tensors)
+    return Made(model, Spec.of(tensors), (aggregator_state, optimizer_state), time.perf_counter() - started)
+
+
+def store_model(store: ModelStore, tensors: Sequence[Tensor]) -> ModelInfo:
+    """Store the weights document of `tensors` under its digest."""
+    parts = wire.encode(tensors)
+    model = ModelInfo(wire.digest(parts), sum(memoryview(part).nbytes for part in parts))
+    store.put(model.digest, parts)
+    return model

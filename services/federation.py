@@ -1,0 +1,395 @@
+"""The federation: synchronous and pure. Time comes in as an argument, randomness as seeds and ids.
+
+Commands (`join`, `accept`, `start`, …) change the state and let the active run move on as far as it can (stages.py);
+what happened is left in `journal` (events) and `offers.woken` (learners whose offer changed) for the caller to collect.
+The only work done elsewhere is the aggregation: `due` hands out a frozen snapshot, `aggregated` takes the new model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import messages as m
+from .aggregation import State
+from .config import RunConfig, resolve
+from .describe import learner_message, task_message, waiting_for
+from .errors import DifferentBody, FederationOver, NotManual, RunActive, TaskVoid, UnknownModel, UnknownRun
+from .journal import Journal
+from .offers import Offers, refuse_if_closed
+from .plan import Plan, plan
+from .roster import Member, Roster
+from .rounds import Assignment, ModelInfo, Outcome
+from .run import RunState
+from .stages import Stages
+
+MAX_RUNS = 100  # ended runs that are remembered
+
+
+@dataclass(frozen=True)
+class Share:
+    """One update of an aggregation: whose, where it is stored, how much it counts."""
+
+    learner: str
+    blob: str
+    factor: float
+    metrics: m.Metrics
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """A frozen snapshot of what is to be aggregated, in the order of the learners' names."""
+
+    run_id: str
+    round: int
+    parent: ModelInfo
+    shares: tuple[Share, ...]
+    plan: Plan
+    aggregator_state: State | None
+    optimizer_state: State | None
+
+
+class Federation:
+    """Learners, runs and tasks of one controller."""
+
+    def __init__(self, defaults: Mapping[str, Any], epoch: float, new_id: Callable[[], str]) -> None:
+        """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0."""
+        self.defaults = defaults
+        self.roster = Roster()
+        self.journal = Journal(epoch)
+        self.offers = Offers(self.roster, self.journal, new_id)
+        self.stages = Stages(self.roster, self.offers, self.journal, self._ended)
+        self.runs: dict[str, RunState] = {}
+        self.active: RunState | None = None
+        self.over = False
+        self._new_id = new_id
+        self._keys: dict[str, tuple[str, str]] = {}  # idempotency key to fingerprint and run id
+        self._idle_lease_s = resolve({}, defaults).schedule.lease_s
+
+    @property
+    def lease_s(self) -> float:
+        """How long a silent learner counts as here."""
+        return self.active.config.schedule.lease_s if self.active else self._idle_lease_s
+
+    # ---- learners
+    def join(self, request: m.JoinRequest, token_hash: bytes, now: float, webhook_secret: str | None = None) -> Member:
+        """Enrol a learner; raises NameTaken while an active learner has the name. A lost one is replaced."""
+        self._refuse_when_over()
+        self._expire(now)
+        learner_id = self._new_id()
+        name = request.name or f"learner-{learner_id[:8]}"
+        holder = self.roster.holder(name)
+        if holder is not None and holder.state == "lost":
+            self._remove(holder, now)
+        member = Member(learner_id, name, token_hash, request, now, now, webhook_secret=webhook_secret)
+        self.roster.enrol(member)
+        self.journal.emit(now, "learner-joined", f"{name} joined", learner=name)
+        self._move_on(now)
+        return member
+
+    def rejoin(self, learner_id: str, request: m.JoinRequest, now: float) -> Member:
+        """A known learner reports back, perhaps restarted: same id and name, the rest of its request renewed."""
+        self._refuse_when_over()
+        member = self._seen(learner_id, now)
+        member.request = request
+        self._move_on(now)
+        return member
+
+    def leave(self, learner_id: str, now: float) -> None:
+        """A learner leaves for good; its open tasks are void."""
+        self._remove(self.roster.get(learner_id), now)
+        self._move_on(now)
+
+    def heartbeat(self, learner_id: str, beat: m.Heartbeat, now: float) -> None:
+        """Renew the lease; raises TaskVoid or RoundClosed when the task that it works on is no longer wanted."""
+        member = self._seen(learner_id, now)
+        if beat.task_id is None:
+            return
+        task = self.check(beat.task_id, learner_id)
+        if beat.progress is not None and task.state == "offered":
+            member.progress = beat.progress
+            told = beat.progress.model_dump(exclude_none=True)
+            text = f"{member.name}: {', '.join(f'{key} {value:g}' for key, value in told.items())}"
+            self.journal.emit(
+                now,
+                "task-progress",
+                text,
+                run=task.run_id,
+                round_number=task.round,
+                learner=member.name,
+                data={"task": task.id, **told},
+            )
+
+    def renew(self, learner_id: str, now: float) -> None:
+        """A learner that is (or was until now) connected is here."""
+        if self.roster.find(learner_id) is not None:
+            self._seen(learner_id, now)
+
+    def next_task(self, learner_id: str, now: float) -> Assignment | None:
+        """The oldest open task of the learner. It is offered again until it is done."""
+        self._refuse_when_over()
+        self._seen(learner_id, now)
+        task = self.offers.first(learner_id)
+        if task is not None and task.fetched_at is None:
+            task.fetched_at = now
+        return task
+
+    # ---- results of tasks
+    def check(self, task_id: str, learner_id: str | None) -> Assignment:
+        """The task, if a result for it may come from this learner (None: from anyone). An accepted one may be replayed.
+
+        Raises UnknownTask, Forbidden, RoundClosed, TaskVoid.
+        """
+        task = self.offers.get(task_id, learner_id)
+        refuse_if_closed(task, self.runs[task.run_id].round)
+        return task
+
+    def accept(self, task_id: str, outcome: Outcome, now: float) -> tuple[m.Receipt, bool]:
+        """Take a checked result. Returns its receipt, and whether it was taken now (False: a replay, in any phase)."""
+        task = self.check(task_id, None)
+        taken = self.offers.accept(task, outcome, now)
+        if taken:
+            if member := self.roster.find(task.learner_id):
+                self._seen(member.id, now)
+            if task.kind == "train":
+                self.runs[task.run_id].rounds[task.round - 1].bytes_up += outcome.size
+            self._move_on(now)
+        return task.receipt, taken
+
+    def fail(self, task_id: str, learner_id: str | None, error: str, now: float) -> None:
+        """A learner could not do a task. Told twice, or after its result: nothing changes."""
+        task = self.offers.get(task_id, learner_id)
+        if task.state == "offered":
+            self.offers.give_up(task, "failed", error.strip() or "no reason given", now)
+            self._move_on(now)
+        elif task.state == "void":
+            self.check(task_id, learner_id)
+
+    def note_download(self, learner_id: str, model: ModelInfo) -> None:
+        """A member of a round was sent the model of its task."""
+        task = self.offers.naming(learner_id, model.digest)
+        run = self.runs.get(task.run_id) if task else None
+        if task and run and task.round > 0:
+            run.rounds[task.round - 1].bytes_down += model.size
+
+    # ---- runs
+    def start(
+        self,
+        given: Mapping[str, Any],
+        now: float,
+        key: str | None = None,
+        held: Callable[[str], ModelInfo | None] = lambda digest: None,
+    ) -> RunState:
+        """Start a run with a sparse configuration; `held` knows the models that were put before.
+
+        Raises InvalidConfig, RunActive, UnknownModel; the same `key` and configuration again give the same run.
+        """
+        self._refuse_when_over()
+        fingerprint = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
+        if key is not None and key in self._keys:
+            before, run_id = self._keys[key]
+            if before != fingerprint:
+                raise DifferentBody("this Idempotency-Key was used with another configuration", key=key)
+            return self._run(run_id)
+        config = resolve(self.defaults, given)
+        parts = plan(config)
+        model = _initial_model(config, held)
+        if self.active:
+            raise RunActive(f"run {self.active.id} is {self.active.state}: stop it first", run=self.active.id)
+        run = RunState(self._new_id(), config, parts, now, model=model)
+        run.wait_for_learners(now)
+        self._remember(run)
+        if key is not None:
+            self._keys[key] = (fingerprint, run.id)
+        self.journal.emit(now, "run-started", f"run {run.id} started", run=run.id, data={"name": config.name})
+        self._move_on(now)
+        return run
+
+    def stop(self, run_id: str, reason: str, now: float) -> RunState:
+        """End a run now; what it made so far is kept. Stopping an ended run changes nothing."""
+        run = self.find_run(run_id)
+        if not run.over:
+            self.stages.end(run, "stopped", reason, "stop", now)
+        return run
+
+    def next_round(self, run_id: str, number: int | None, now: float) -> RunState:
+        """Start the next round of a run that is advanced by hand.
+
+        With `number` the call may be repeated: it asks for that round, and changes nothing once it has begun. While a
+        round is going on nothing changes. Raises NotManual, TaskVoid when the run has ended.
+        """
+        run = self.find_run(run_id)
+        if run.config.advance != "manual":
+            raise NotManual('the rounds of this run start by themselves; post it with advance = "manual"', run=run.id)
+        if run.over:
+            raise TaskVoid(f"run {run.id} has ended: {run.reason}", id=run.id)
+        begun = number is not None and number <= run.round
+        if run.state in ("waiting", "initializing") and not begun:
+            run.requested = True
+            if run.hold == "operator":
+                run.wait_for_learners(now)
+            self._move_on(now)
+        return run
+
+    def find_run(self, run_id: str) -> RunState:
+        """A run by id, `current` (the active one) or `latest`; raises UnknownRun."""
+        if run_id == "current":
+            if self.active is None:
+                raise UnknownRun("no run is active", id=run_id)
+            return self.active
+        if run_id == "latest":
+            if not self.runs:
+                raise UnknownRun("no run was started yet", id=run_id)
+            return next(reversed(self.runs.values()))
+        return self._run(run_id)
+
+    def shut_down(self, now: float) -> None:
+        """End the federation: the active run stops, polls answer FederationOver."""
+        if self.active:
+            self.stages.end(self.active, "stopped", "the controller is shutting down", "stop", now)
+        self.over = True
+        self.offers.woken.update(member.id for member in self.roster)
+        self.journal.emit(now, "federation-over", "the controller is shutting down")
+
+    # ---- the passing of time
+    def tick(self, now: float) -> None:
+        """Let leases and deadlines take effect."""
+        self._expire(now)
+        self._move_on(now)
+
+    def next_deadline(self) -> float | None:
+        """When `tick` should be called next at the latest."""
+        times = [self.roster.next_lapse(self.lease_s)]
+        if run := self.active:
+            times += run.deadlines()
+        return min((time for time in times if time is not None), default=None)
+
+    # ---- aggregation, which is done elsewhere
+    def due(self) -> Aggregation | None:
+        """An aggregation that is due and has not been handed out."""
+        run = self.active
+        one = next((one for one in run.open if one.state == "aggregating" and not one.taken), None) if run else None
+        if run is None or one is None:
+            return None
+        one.taken = True
+        shares = [
+            Share(task.learner, outcome.blob, outcome.factor, outcome.metrics, outcome.metadata)
+            for task in one.accepted
+            if (outcome := task.outcome) and outcome.blob is not None and outcome.factor is not None
+        ]
+        states = (run.aggregator_state, run.optimizer_state)
+        return Aggregation(run.id, one.number, one.parent, tuple(shares), run.plan, *states)
+
+    def awaits_update_of(self, learner_id: str) -> bool:
+        """Whether an update of this learner was taken that is not yet aggregated."""
+        waiting = [one for one in self.active.open if one.model is None] if self.active else []
+        return any(task.learner_id == learner_id for one in waiting for task in one.accepted)
+
+    def aggregated(
+        self, job: Aggregation, model: ModelInfo, states: tuple[State | None, State | None], spent_s: float, now: float
+    ) -> None:
+        """The new community model of a round; ignored when the run has ended meanwhile."""
+        run = self.runs.get(job.run_id)
+        if run is None or run.over:
+            return
+        one = run.rounds[job.round - 1]
+        one.model, one.aggregation_ms = model, round(spent_s * 1000, 3)
+        run.previous, run.model = run.model, model
+        run.aggregator_state, run.optimizer_state = states
+        text = f"round {one.number}: {len(job.shares)} updates make model {model.digest[7:19]}"
+        data = {"model": model.digest}
+        self.journal.emit(now, "round-aggregated", text, run=run.id, round_number=one.number, data=data)
+        self.stages.evaluate(run, one, now)
+        self._move_on(now)
+
+    def aggregation_failed(self, job: Aggregation, error: str, now: float) -> None:
+        """The updates of a round could not be combined: the run fails, saying why."""
+        run = self.runs.get(job.run_id)
+        if run is not None and not run.over:
+            self.stages.end(run, "failed", f"round {job.round}: {error}", "failure", now)
+
+    # ---- what is shown
+    def learner_message(self, member: Member, now: float) -> m.Learner:
+        """A learner as the contract shows it."""
+        return learner_message(self.journal, self.offers, member, now)
+
+    def task_message(self, task: Assignment, now: float) -> m.Task:
+        """A task as the contract shows it."""
+        return task_message(self.runs[task.run_id].config, task, self.lease_s, now)
+
+    def run_message(self, run: RunState, now: float) -> m.Run:
+        """A run as the contract shows it."""
+        return run.message(self.journal.iso, waiting_for(self.stages, run, now))
+
+    def results(self, run: RunState, now: float) -> m.Results:
+        """Everything about a run; before its end the closed rounds."""
+        if not run.over:
+            self._note_participants(run, now)
+        return run.results(self.journal.iso, waiting_for(self.stages, run, now))
+
+    def kept_models(self) -> set[str]:
+        """Digests of the community models that must be kept."""
+        return set().union(*(run.kept_models() for run in self.runs.values()))
+
+    # ---- small steps
+    def _move_on(self, now: float) -> None:
+        if self.active:
+            self.stages.move_on(self.active, now)
+
+    def _ended(self, run: RunState, now: float) -> None:
+        self._note_participants(run, now)
+        self.active = None
+
+    def _note_participants(self, run: RunState, now: float) -> None:
+        run.participants |= {one.id: self.learner_message(one, now) for one in self.roster}
+
+    def _remove(self, member: Member, now: float) -> None:
+        self.offers.void_all(member.id, None, f"{member.name} left", now)
+        self.roster.remove(member.id)
+        if self.active:
+            shown = self.learner_message(member, now)
+            self.active.participants[member.id] = shown.model_copy(update={"state": "left"})
+        self.journal.emit(now, "learner-left", f"{member.name} left", learner=member.name, data={"id": member.id})
+
+    def _seen(self, learner_id: str, now: float) -> Member:
+        member = self.roster.get(learner_id)
+        member.last_seen = max(member.last_seen, now)
+        if member.state == "lost":
+            member.state = "active"
+            self.journal.emit(now, "learner-returned", f"{member.name} is back", learner=member.name)
+            self._move_on(now)
+        return member
+
+    def _expire(self, now: float) -> None:
+        for member in self.roster.lapsed(now, self.lease_s):
+            text = f"{member.name} is lost: not heard of for {now - member.last_seen:.0f} s"
+            self.journal.emit(now, "learner-lost", text, learner=member.name)
+
+    def _run(self, run_id: str) -> RunState:
+        if run_id not in self.runs:
+            raise UnknownRun(f"there is no run {run_id!r}", id=run_id)
+        return self.runs[run_id]
+
+    def _remember(self, run: RunState) -> None:
+        self.runs[run.id] = self.active = run
+        while len(self.runs) > MAX_RUNS:
+            oldest = self.runs.pop(next(iter(self.runs)))
+            self.offers.forget(oldest.tasks())
+            self._keys = {key: value for key, value in self._keys.items() if value[1] != oldest.id}
+
+    def _refuse_when_over(self) -> None:
+        if self.over:
+            raise FederationOver("the controller is shutting down: agents may exit")
+
+
+def _initial_model(config: RunConfig, held: Callable[[str], ModelInfo | None]) -> ModelInfo | None:
+    if config.initial_model is None:
+        return None
+    info = held(config.initial_model)
+    if info is None:
+        raise UnknownModel(f"initial_model: put it first, PUT /v1/models/{config.initial_model}")
+    return info

@@ -1,0 +1,63 @@
+"""A run's configuration turned into its parts, one per axis; what cannot work is refused before the run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from . import termination
+from .aggregation import RULES, Aggregator
+from .config import RunConfig, nearest
+from .errors import InvalidConfig
+from .optimizers import OPTIMIZERS, ServerOptimizer
+from .scaling import SCALERS, Scaler
+from .scheduling import SCHEDULERS, Scheduler
+from .selection import SELECTORS, Selector
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The parts of one run: who, when, how much, combine, move."""
+
+    selector: Selector
+    scheduler: Scheduler
+    scaler: Scaler
+    aggregator: Aggregator
+    optimizer: ServerOptimizer
+
+
+def plan(config: RunConfig) -> Plan:
+    """The parts that `config` names; raises InvalidConfig with the known names or parameters."""
+    termination.check(config.termination, evaluates=config.evaluation.every > 0)
+    return check_names(config)
+
+
+def check_names(config: RunConfig) -> Plan:
+    """The same for a configuration that need not be able to end, such as a controller's defaults."""
+    if config.transforms:
+        raise InvalidConfig("transforms: none is available; leave the list empty", got=config.transforms)
+    return Plan(
+        selector=_make("selector", SELECTORS, config.selector),
+        scheduler=_make("scheduler", SCHEDULERS, config.scheduler),
+        scaler=_make("scaling_factor", SCALERS, config.scaling_factor),
+        aggregator=_make("aggregation_rule", RULES, config.aggregation_rule, "aggregation", config.aggregation),
+        optimizer=_make("server_optimizer", OPTIMIZERS, config.server_optimizer, "optimizer", config.optimizer),
+    )
+
+
+def _make(
+    key: str,
+    registry: Mapping[str, Callable[..., T]],
+    name: str,
+    table: str = "",
+    parameters: Mapping[str, Any] | None = None,
+) -> T:
+    if name not in registry:
+        raise InvalidConfig(f"{key}: there is no {name!r}{nearest(name, registry)}", key=key, got=name)
+    try:
+        return registry[name](**(parameters or {}))
+    except (TypeError, ValueError) as error:
+        raise InvalidConfig(f"{table}: {name} does not take {dict(parameters or {})}: {error}", key=table) from error

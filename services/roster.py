@@ -1,0 +1,106 @@
+"""Who is in the federation: enrolment, leases, leaving. Times are seconds of a monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from . import messages as m
+from .errors import Busy, NameTaken, UnknownLearner
+from .selection import Candidate
+
+MAX_LEARNERS = 20_000
+
+
+@dataclass
+class Member:
+    """A learner that is in the federation."""
+
+    id: str
+    name: str
+    token_hash: bytes
+    request: m.JoinRequest
+    joined_at: float
+    last_seen: float
+    state: Literal["active", "lost"] = "active"
+    progress: m.Progress | None = None
+    webhook_secret: str | None = field(default=None, repr=False)
+
+    @property
+    def candidate(self) -> Candidate:
+        """This learner as a selector sees it."""
+        return Candidate(self.id, self.name)
+
+    def can(self, kind: str) -> bool:
+        """Whether it is here and does tasks of this kind."""
+        return self.state == "active" and kind in self.request.kinds
+
+
+class Roster:
+    """The members by id, by name and by the hash of their token."""
+
+    def __init__(self) -> None:
+        self._members: dict[str, Member] = {}
+        self._by_name: dict[str, str] = {}
+        self._by_token: dict[bytes, str] = {}
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members.values())
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def get(self, learner_id: str) -> Member:
+        """The member; raises UnknownLearner."""
+        member = self._members.get(learner_id)
+        if member is None:
+            raise UnknownLearner(f"there is no learner {learner_id!r}; it may have left: enrol again", id=learner_id)
+        return member
+
+    def find(self, learner_id: str) -> Member | None:
+        """The member, or None when it is not here."""
+        return self._members.get(learner_id)
+
+    def by_token(self, token_hash: bytes) -> Member | None:
+        """The member whose token has this hash."""
+        learner_id = self._by_token.get(token_hash)
+        return None if learner_id is None else self._members[learner_id]
+
+    def holder(self, name: str) -> Member | None:
+        """The member that has this name."""
+        learner_id = self._by_name.get(name)
+        return None if learner_id is None else self._members[learner_id]
+
+    def enrol(self, member: Member) -> None:
+        """Add a member; raises NameTaken while the name's holder is active, Busy when the federation is full."""
+        holder = self.holder(member.name)
+        if holder is not None:
+            raise NameTaken(
+                f"{member.name!r} is in use by a live learner: choose another name, or present its token",
+                name=member.name,
+            )
+        if len(self) >= MAX_LEARNERS:
+            raise Busy(f"the federation is full: it takes {MAX_LEARNERS} learners", limit=MAX_LEARNERS)
+        self._members[member.id] = member
+        self._by_name[member.name] = member.id
+        self._by_token[member.token_hash] = member.id
+
+    def remove(self, learner_id: str) -> Member:
+        """Take a member out, its name and token with it."""
+        member = self.get(learner_id)
+        del self._members[learner_id]
+        del self._by_name[member.name]
+        del self._by_token[member.token_hash]
+        return member
+
+    def lapsed(self, now: float, lease_s: float) -> list[Member]:
+        """Active members that were not heard of within the lease; they are lost from now on."""
+        gone = [member for member in self if member.state == "active" and now >= member.last_seen + lease_s]
+        for member in gone:
+            member.state = "lost"
+        return gone
+
+    def next_lapse(self, lease_s: float) -> float | None:
+        """When the next lease ends."""
+        return min((m.last_seen + lease_s for m in self if m.state == "active"), default=None)

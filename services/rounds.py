@@ -1,0 +1,178 @@
+"""Tasks given to learners, and the rounds that they belong to: state and its view as messages, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from . import messages as m
+from .metrics import Score, combine, evaluation_score
+from .scheduling import Pending, RoundView
+
+Iso = Callable[[float], str]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A community model: digest and size of its document."""
+
+    digest: str
+    size: int  # bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A checked result, as the state machine needs it."""
+
+    fingerprint: str  # of the body as it was sent
+    size: int  # bytes of that body
+    metrics: m.Metrics = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    factor: float | None = None  # train: the scaling factor
+    blob: str | None = None  # train: key of the update in the model store
+    model: ModelInfo | None = None  # init: the model made of it
+
+
+@dataclass
+class Assignment:
+    """A task, as the federation keeps it."""
+
+    id: str
+    kind: str
+    learner_id: str
+    learner: str
+    run_id: str
+    round: int
+    model: ModelInfo | None
+    offered_at: float
+    deadline: float
+    state: Literal["offered", "accepted", "failed", "void"] = "offered"
+    reason: str | None = None
+    void_as: Literal["round-closed", "task-void"] = "task-void"
+    fetched_at: float | None = None
+    done_at: float | None = None
+    outcome: Outcome | None = None
+
+    @property
+    def receipt(self) -> m.Receipt:
+        """The receipt of its accepted result."""
+        assert self.outcome is not None
+        return m.Receipt(
+            task_id=self.id,
+            kind=self.kind,
+            run_id=self.run_id,
+            round=self.round,
+            learner=self.learner,
+            size=self.outcome.size,
+        )
+
+    def record(self) -> m.TaskRecord:
+        """This task as the results list it."""
+        done = self.outcome
+        return m.TaskRecord(
+            id=self.id,
+            kind=self.kind,
+            round=self.round,
+            learner=self.learner,
+            state=self.state,
+            reason=self.reason,
+            factor=done.factor if done else None,
+            metadata=dict(done.metadata) if done else {},
+            duration_ms=milliseconds(self.offered_at, self.done_at if done else None),
+        )
+
+
+@dataclass
+class RoundState:
+    """One round. `train` and `evaluate` hold a task per member, by learner id, in the order of their names."""
+
+    number: int
+    parent: ModelInfo
+    started_at: float
+    deadline: float
+    target: int  # updates wanted
+    selection_ms: float = 0.0
+    train: dict[str, Assignment] = field(default_factory=dict)
+    evaluate: dict[str, Assignment] = field(default_factory=dict)
+    state: Literal["training", "aggregating", "evaluating", "closed"] = "training"
+    taken: bool = False  # the runtime has the aggregation in hand
+    model: ModelInfo | None = None
+    closed_by: str | None = None
+    aggregation_ms: float | None = None
+    evaluating_since: float | None = None
+    evaluation_deadline: float = 0.0
+    completed_at: float | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+    @property
+    def accepted(self) -> list[Assignment]:
+        """Accepted updates, in the order of the learners' names."""
+        return [task for task in self.train.values() if task.state == "accepted"]
+
+    @property
+    def evaluation(self) -> m.CombinedMetrics:
+        """Scores of the round's model so far."""
+        done = [task for task in self.evaluate.values() if task.state == "accepted"]
+        return combine([evaluation_score(t.learner, o.metrics, o.metadata) for t in done if (o := t.outcome)])
+
+    def view(self, now: float, min_updates: int, pending: Callable[[Assignment], Pending]) -> RoundView:
+        """This round as a scheduler sees it."""
+        tasks = self.train.values()
+        return RoundView(
+            reported=[task.learner for task in tasks if task.state == "accepted"],
+            pending=[pending(task) for task in tasks if task.state == "offered"],
+            failed={t.learner: t.reason or t.state for t in tasks if t.state in ("failed", "void")},
+            target=self.target,
+            min_updates=min_updates,
+            deadline_in_s=self.deadline - now,
+        )
+
+    def message(self, iso: Iso) -> m.Round:
+        """This round as the contract shows it."""
+        updates = [
+            Score(task.learner, task.outcome.metrics, task.outcome.factor) for task in self.accepted if task.outcome
+        ]
+        return m.Round(
+            round=self.number,
+            state=self.state,
+            model=self.model.digest if self.model else None,
+            parent=self.parent.digest,
+            selected=[task.learner for task in self.train.values()],
+            completed=[task.learner for task in self.accepted],
+            failed={t.learner: t.reason or t.state for t in self.train.values() if t.state in ("failed", "void")},
+            closed_by=self.closed_by,
+            started_at=iso(self.started_at),
+            completed_at=iso(self.completed_at) if self.completed_at is not None else None,
+            train_metrics=combine(updates),
+            evaluation_metrics=self.evaluation,
+            timings_ms=self._timings(),
+            bytes=m.Bytes(down=self.bytes_down, up=self.bytes_up),
+        )
+
+    def _timings(self) -> m.Timings:
+        train, evaluate = list(self.train.values()), list(self.evaluate.values())
+        done = self.evaluating_since is not None and self.state == "closed"
+        replies = [task.done_at for task in evaluate if task.state == "accepted"]
+        last_reply = _latest(replies)
+        end = last_reply if last_reply is not None else self.evaluating_since
+        return m.Timings(
+            train_dispatch=milliseconds(self.started_at, _latest([task.fetched_at for task in train])),
+            train_round=milliseconds(self.started_at, _latest([task.done_at for task in self.accepted])),
+            selection=self.selection_ms,
+            aggregation=self.aggregation_ms,
+            evaluation_dispatch=milliseconds(self.evaluating_since, _latest([task.fetched_at for task in evaluate])),
+            evaluation_round=milliseconds(self.evaluating_since, last_reply) if done else None,
+            federation_round=milliseconds(self.started_at, end) if done else None,
+        )
+
+
+def milliseconds(start: float | None, end: float | None) -> float | None:
+    """From `start` to `end`, both in seconds; None while either has not happened."""
+    return None if start is None or end is None else round((end - start) * 1000.0, 3)
+
+
+def _latest(times: list[float | None]) -> float | None:
+    known = [time for time in times if time is not None]
+    return max(known, default=None)

@@ -1,0 +1,149 @@
+"""The state of one run, and what the contract shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from . import messages as m
+from .aggregation import State
+from .config import RunConfig
+from .plan import Plan
+from .rounds import Assignment, Iso, ModelInfo, RoundState
+from .selection import Candidate
+from .termination import cutoff_s, is_better
+
+Phase = Literal["waiting", "initializing", "training", "aggregating", "evaluating", "completed", "stopped", "failed"]
+USUAL_METRICS = {"accuracy": "max", "loss": "min"}  # what "best" means when no termination metric is configured
+
+
+@dataclass
+class RunState:
+    """A run, from its configuration to its end. Rounds are kept with their tasks."""
+
+    id: str
+    config: RunConfig
+    plan: Plan
+    started_at: float
+    state: Phase = "waiting"
+    hold: Literal["learners", "operator"] = "learners"  # what `waiting` waits for
+    wait_deadline: float = 0.0
+    initial: list[Assignment] = field(default_factory=list)  # init tasks given so far, the last one is current
+    draw: list[Candidate] = field(default_factory=list)  # whom to ask next for initial weights
+    model: ModelInfo | None = None
+    previous: ModelInfo | None = None
+    best: tuple[int, float, ModelInfo] | None = None  # round, score, model
+    rounds: list[RoundState] = field(default_factory=list)
+    zeroth: RoundState | None = None  # the evaluation of model 0, when asked for
+    open: list[RoundState] = field(default_factory=list)  # not closed: one, or two when evaluation overlaps training
+    requested: bool = False  # an operator asked for the next round of a run that is advanced by hand
+    aggregator_state: State | None = None
+    optimizer_state: State | None = None
+    scores: list[float | None] = field(default_factory=list)  # the watched metric of each evaluated round
+    participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left or it ended
+    reason: str | None = None
+    ended_by: str | None = None
+    ended_at: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state in m.TERMINAL
+
+    @property
+    def round(self) -> int:
+        """Number of the newest round; 0 before the first."""
+        return self.rounds[-1].number if self.rounds else 0
+
+    @property
+    def aggregations(self) -> int:
+        """Community models made so far, model 0 not counted."""
+        return sum(one.model is not None for one in self.rounds)
+
+    def tasks(self) -> Iterator[Assignment]:
+        """Every task of the run, oldest round first."""
+        yield from self.initial
+        for one in ([self.zeroth] if self.zeroth else []) + self.rounds:
+            yield from one.train.values()
+            yield from one.evaluate.values()
+
+    def begin(self, one: RoundState) -> None:
+        """A new round, in training."""
+        self.rounds.append(one)
+        self.open.append(one)
+        self.state, self.requested = "training", False
+
+    def wait_for_learners(self, now: float) -> None:
+        """Wait, within a bound, until enough learners are here."""
+        self.state, self.hold = "waiting", "learners"
+        self.wait_deadline = now + self.config.schedule.join_deadline_s
+
+    def deadlines(self) -> Iterator[float]:
+        """Moments at which this run must be looked at although nothing happened."""
+        yield self.started_at + cutoff_s(self.config.termination)
+        if self.state == "waiting" and self.hold == "learners":
+            yield self.wait_deadline
+        if self.state == "initializing":
+            yield self.initial[-1].deadline
+        for one in self.open:
+            if one.state == "training":
+                yield one.deadline
+            elif one.state == "evaluating":
+                yield one.evaluation_deadline
+
+    def watched(self, reported: Collection[str]) -> tuple[str, str] | None:
+        """Name and mode of the metric that says which model is best: the run's own, else accuracy, else loss."""
+        signals = self.config.termination
+        if signals.evaluation_metric:
+            return signals.evaluation_metric, signals.evaluation_metric_mode
+        return next(((name, mode) for name, mode in USUAL_METRICS.items() if name in reported), None)
+
+    def note_score(self, one: RoundState) -> None:
+        """Take the scores of an evaluated round into account."""
+        combined = one.evaluation.combined
+        watched = self.watched(combined)
+        score = combined.get(watched[0]) if watched else None
+        self.scores.append(score)
+        if score is None or watched is None or one.model is None:
+            return
+        if self.best is None or is_better(score, self.best[1], watched[1]):
+            self.best = (one.number, score, one.model)
+
+    def kept_models(self) -> set[str]:
+        """Digests of the community models that must be kept: the newest two, the best, and what open rounds use."""
+        infos = [self.model, self.previous, self.best[2] if self.best else None]
+        for one in self.open:
+            infos += [one.parent, one.model]
+        return {info.digest for info in infos if info is not None}
+
+    def message(self, iso: Iso, waiting_for: str | None) -> m.Run:
+        """This run as the contract shows it."""
+        return m.Run(
+            id=self.id,
+            name=self.config.name,
+            state=self.state,
+            reason=self.reason,
+            waiting_for=waiting_for,
+            config=self.config,
+            round=self.round,
+            model=self.model.digest if self.model else None,
+            best_model=self.best[2].digest if self.best else None,
+            best_round=self.best[0] if self.best else None,
+            started_at=iso(self.started_at),
+            ended_at=iso(self.ended_at) if self.ended_at is not None else None,
+        )
+
+    def results(self, iso: Iso, waiting_for: str | None) -> m.Results:
+        """Everything about this run; before its end only the closed rounds."""
+        shown = [one for one in self.rounds if self.over or one.state == "closed"]
+        return m.Results(
+            run=self.message(iso, waiting_for),
+            rounds=[one.message(iso) for one in shown],
+            tasks=[task.record() for task in self.tasks()],
+            learners=sorted(self.participants.values(), key=lambda learner: learner.name),
+            model=self.model.digest if self.model else None,
+            global_iteration=self.aggregations,
+            initial_evaluation=self.zeroth.evaluation if self.zeroth else None,
+            ended_by=self.ended_by,
+        )

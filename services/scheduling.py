@@ -1,0 +1,102 @@
+"""When a round closes: a scheduler looks at who has reported and decides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A member that has not reported yet."""
+
+    name: str
+    lost: bool
+    silent_s: float  # since it was last heard of
+
+
+@dataclass(frozen=True)
+class RoundView:
+    """A round in training, as a scheduler sees it. Times in seconds."""
+
+    reported: Sequence[str]
+    pending: Sequence[Pending]
+    failed: Mapping[str, str]  # learner to reason
+    target: int  # updates wanted
+    min_updates: int  # quorum
+    deadline_in_s: float
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Go on waiting; `text` says for what."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Close:
+    """Aggregate what has been reported."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fail:
+    """The round cannot be saved."""
+
+    reason: str
+
+
+Verdict = Wait | Close | Fail
+
+
+class Scheduler(Protocol):
+    """Decides whether a round goes on."""
+
+    def decide(self, view: RoundView) -> Verdict:
+        """A pure function of the view; asked after every change and at the deadline."""
+        ...
+
+
+@dataclass(frozen=True)
+class Synchronous:
+    """Waits for every member; at the deadline the quorum is enough. A lost member is not waited for."""
+
+    def decide(self, view: RoundView) -> Verdict:
+        """See Scheduler.decide."""
+        got, enough = len(view.reported), len(view.reported) >= view.min_updates
+        if got >= view.target:
+            return Close(f"{got} of {got + len(view.pending) + len(view.failed)} members reported")
+        if not view.pending:
+            return (
+                Close(f"{got} members reported, {len(view.failed)} failed") if enough else _short(view, "nobody left")
+            )
+        if view.deadline_in_s <= 0:
+            return Close(f"deadline, with {got} updates") if enough else _short(view, "deadline")
+        if enough and all(member.lost for member in view.pending):
+            return Close(f"{got} members reported, lost: {', '.join(m.name for m in view.pending)}")
+        return Wait(waiting_text(view))
+
+
+def waiting_text(view: RoundView) -> str:
+    """What a round waits for, in words."""
+    total = len(view.reported) + len(view.pending)
+    named = [f"{m.name}{' (lost)' if m.lost else ''}, last seen {m.silent_s:.0f} s ago" for m in view.pending[:3]]
+    more = f" and {len(view.pending) - 3} others" if len(view.pending) > 3 else ""
+    return (
+        f"waiting for {len(view.pending)} more of {total}: {'; '.join(named)}{more};"
+        f" round closes in {max(0.0, view.deadline_in_s):.0f} s"
+    )
+
+
+def _short(view: RoundView, why: str) -> Fail:
+    failures = "; ".join(f"{name}: {reason}" for name, reason in list(view.failed.items())[:3])
+    return Fail(
+        f"{why}: {len(view.reported)} updates, at least {view.min_updates} needed"
+        + (f" ({failures})" if failures else "")
+    )
+
+
+SCHEDULERS: dict[str, Callable[[], Scheduler]] = {"Synchronous": Synchronous}

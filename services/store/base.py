@@ -1,0 +1,53 @@
+"""What a model store is: blobs of weights documents by key, and for each learner the lineage of its updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from ..config import ModelStoreConfig
+
+Buffer = bytes | bytearray | memoryview
+
+
+class ModelStore(Protocol):
+    """Synchronous; the controller calls it off the event loop. Keys are digests or made of id characters.
+
+    Raises UnknownModel for a key that is not held, DiskFull or StoreUnavailable when it cannot work now.
+    """
+
+    name: ClassVar[str]
+    durable: ClassVar[bool]  # whether models outlive the process
+    blocking: ClassVar[bool]  # whether calls may wait for a disk or a network
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Hold the bytes of `parts`, one after the other, under `key`; all of them or nothing."""
+        ...
+
+    def get(self, key: str) -> memoryview:
+        """Read-only view of the bytes; it stays valid after the key is dropped."""
+        ...
+
+    def drop(self, key: str) -> None:
+        """Forget `key`; nothing happens when it is not held."""
+        ...
+
+    def remember(self, learner: str, key: str) -> None:
+        """`key` is the learner's newest update: the oldest beyond `lineage_length` are dropped, first in first out."""
+        ...
+
+    def lineage(self, learner: str) -> list[str]:
+        """Keys of the learner's updates, oldest first."""
+        ...
+
+    def erase(self, learner: str) -> None:
+        """Drop all updates of a learner that left."""
+        ...
+
+    def close(self) -> None:
+        """Release what is held."""
+        ...
+
+
+StoreFactory = Callable[[ModelStoreConfig, Path], ModelStore]

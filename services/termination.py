@@ -1,0 +1,83 @@
+"""When a run ends: the one place where the termination signals are decided."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .config import TerminationSignals
+from .errors import InvalidConfig
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A signal that ends the run, and why in words."""
+
+    signal: str
+    reason: str
+
+
+def check(signals: TerminationSignals, evaluates: bool) -> None:
+    """Raise InvalidConfig for signals that cannot end a run."""
+    metric, score = signals.evaluation_metric, signals.evaluation_metric_cutoff_score
+    if metric is not None and score is None and signals.patience_rounds is None:
+        raise InvalidConfig(
+            "termination.evaluation_metric needs evaluation_metric_cutoff_score (or patience_rounds)", metric=metric
+        )
+    if metric is None and (score is not None or signals.patience_rounds is not None):
+        raise InvalidConfig("termination: a cutoff score and patience_rounds need evaluation_metric, the metric's name")
+    if metric is not None and not evaluates:
+        raise InvalidConfig(f"termination watches {metric!r}, but evaluation.every = 0 turns evaluation off")
+    if signals.federation_rounds is None and signals.execution_cutoff_time_mins is None and metric is None:
+        raise InvalidConfig(
+            "termination has no signal, so the run would never end: give federation_rounds,"
+            " execution_cutoff_time_mins or evaluation_metric with evaluation_metric_cutoff_score"
+        )
+
+
+def cutoff_s(signals: TerminationSignals) -> float:
+    """Seconds that a run may take; infinity without that signal."""
+    minutes = signals.execution_cutoff_time_mins
+    return math.inf if minutes is None else minutes * 60.0
+
+
+def out_of_time(signals: TerminationSignals, elapsed_s: float) -> Ending | None:
+    """The end by `execution_cutoff_time_mins`, which does not wait for a round to close."""
+    if elapsed_s < cutoff_s(signals):
+        return None
+    return Ending("execution_cutoff_time_mins", f"{signals.execution_cutoff_time_mins:g} minutes are over")
+
+
+def after_round(signals: TerminationSignals, rounds: int, scores: Sequence[float | None]) -> Ending | None:
+    """The end after `rounds` aggregations, given the watched metric of each evaluated model, oldest first.
+
+    A score of None (missing, NaN) never matches and never counts as an improvement.
+    """
+    if signals.federation_rounds is not None and rounds >= signals.federation_rounds:
+        return Ending("federation_rounds", f"{rounds} rounds are done")
+    latest = scores[-1] if scores else None
+    cutoff = signals.evaluation_metric_cutoff_score
+    if cutoff is not None and latest is not None and not is_better(cutoff, latest, signals.evaluation_metric_mode):
+        sign = "≥" if signals.evaluation_metric_mode == "max" else "≤"
+        return Ending("evaluation_metric", f"{signals.evaluation_metric} is {latest:.4g} {sign} {cutoff:g}")
+    patience = signals.patience_rounds
+    if patience is not None and _stale(scores, signals.evaluation_metric_mode) >= patience:
+        return Ending("patience_rounds", f"{signals.evaluation_metric} has not improved for {patience} evaluations")
+    return None
+
+
+def is_better(score: float, than: float, mode: str) -> bool:
+    """Whether `score` is strictly better."""
+    return score > than if mode == "max" else score < than
+
+
+def _stale(scores: Sequence[float | None], mode: str) -> int:
+    """Evaluations since the best one."""
+    best, since = None, 0
+    for score in scores:
+        if score is not None and (best is None or is_better(score, best, mode)):
+            best, since = score, 0
+        elif best is not None:
+            since += 1
+    return since

@@ -1,0 +1,68 @@
+"""The report: a table and a curve in text."""
+
+from __future__ import annotations
+
+from driver_cli.report import columns, curve, report
+from services import messages as m
+from services.config import RunConfig, TerminationSignals
+
+DIGEST = "sha256-" + "0" * 64
+
+
+def results(*accuracies: float, reason: str = "3 rounds are done") -> m.Results:
+    """Results with a round for each accuracy."""
+    config = RunConfig(termination=TerminationSignals(federation_rounds=len(accuracies)))
+    rounds = [
+        m.Round(
+            round=number,
+            state="closed",
+            model=DIGEST,
+            selected=["a", "b"],
+            completed=["a"],
+            failed={"b": "out of memory"},
+            started_at="2030-01-01T00:00:00Z",
+            completed_at="2030-01-01T00:00:02.5Z",
+            train_metrics=m.CombinedMetrics(combined={"loss": 0.5}),
+            evaluation_metrics=m.CombinedMetrics(combined={"accuracy": accuracy, "loss": None}),
+        )
+        for number, accuracy in enumerate(accuracies, 1)
+    ]
+    run = m.Run(
+        id="r1", state="completed", reason=reason, config=config, round=len(rounds), started_at="2030-01-01T00:00:00Z"
+    )
+    return m.Results(run=run, rounds=rounds, tasks=[], learners=[], model=DIGEST, global_iteration=3, ended_by="x")
+
+
+def test_table_has_a_line_a_round_with_every_score() -> None:
+    """Columns line up; a missing score is a dash; the driver's own scores have columns of their own."""
+    lines = report(results(0.5, 0.75), {2: {"accuracy": 0.7}}).splitlines()
+    assert lines[0].split() == ["round", "learners", "train", "loss", "accuracy", "loss", "central", "accuracy", "time"]
+    assert lines[1].split() == ["1/2", "1/2", "0.5", "0.5", "-", "-", "2.50", "s"]
+    assert lines[2].split() == ["2/2", "1/2", "0.5", "0.75", "-", "0.7", "2.50", "s"]
+    assert len({len(line) for line in lines[:3]}) == 1
+    assert lines[-1] == "run r1 completed: 3 rounds are done"
+
+
+def test_curve_spans_round_numbers_around_the_values() -> None:
+    """From 0.5 to 1: the middle value fills half of the six lines, the lowest is a thin line, the highest fills all."""
+    lines = curve([(1, 0.5), (2, 0.75), (3, 1.0)], "accuracy").splitlines()
+    assert lines[0] == "accuracy: 0.5 to 1"
+    assert [line.partition("┤")[0].strip() for line in lines[1:7]] == ["1", "", "", "", "", "0.5"]
+    columns_ = [line.partition("┤")[2][::6] for line in lines[1:7]]
+    assert columns_ == ["  █", "  █", "  █", " ██", " ██", "▁██"]
+    assert lines[7].endswith("round 1 to 3")
+
+
+def test_curve_of_many_rounds_is_thinned_and_keeps_the_last() -> None:
+    """A thousand rounds fit the width of a terminal."""
+    lines = curve([(n, float(n)) for n in range(1, 1001)], "loss").splitlines()
+    assert max(map(len, lines)) <= 90
+    assert lines[0] == "loss: 14 to 1000"
+    assert lines[-1].endswith("to 1000")
+
+
+def test_equal_values_and_single_rounds_are_no_trouble() -> None:
+    """A flat curve is drawn; one round has no curve."""
+    assert curve([(1, 3.0), (2, 3.0)], "loss").splitlines()[0] == "loss: 3 to 3"
+    assert "┤" not in report(results(0.5))
+    assert columns([["a", "bb"], ["ccc", "d"]]) == "  a  bb\nccc   d"

@@ -1,0 +1,147 @@
+"""DriverSession: a run from Python."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from driver_cli import DriverSession
+from services import ClientParams, TerminationSignals, wire
+from services.errors import FederationError, Unreachable
+from services.messages import Event
+
+from .conftest import Federation, free_port
+
+QUICK = {"train": {"epochs": 1}}
+TWO_ROUNDS = TerminationSignals(federation_rounds=2)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def controller(federation: Federation) -> ClientParams:
+    """Where the federation's controller is."""
+    return ClientParams("127.0.0.1", federation.port)
+
+
+def test_run_returns_what_it_writes(federation: Federation, tmp_path: Path) -> None:
+    """The dict is the one in results.json; every event of the run was passed on, in order."""
+    events: list[Event] = []
+    results = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, on_event=events.append).run()
+    assert results == json.loads((tmp_path / "results.json").read_text())
+    assert results["run"]["state"] == "completed"
+    assert set(results["rounds"][0]["evaluation_metrics"]["learners"]) == {"learner-0", "learner-1"}
+    assert [e.round for e in events if e.kind == "round-closed"] == [1, 2]
+    assert [e.id for e in events] == sorted({e.id for e in events})
+
+
+def test_evaluate_scores_each_community_model(federation: Federation) -> None:
+    """The driver's own scores stand beside the learners', by round; numpy scalars are fine, NaN is null."""
+    seen: dict[int, list[tuple[int, ...]]] = {}
+
+    def evaluate(weights: list[NDArray[Any]], round_number: int) -> dict[str, Any]:
+        seen[round_number] = [w.shape for w in weights]
+        return {"norm": np.float32(np.linalg.norm(weights[0])), "nothing": float("nan")}
+
+    results = DriverSession(controller(federation), 2, TWO_ROUNDS, evaluate=evaluate, config=QUICK).run()
+    assert set(results["central_metrics"]) == {"1", "2"}
+    assert results["central_metrics"]["2"]["norm"] > 0
+    assert results["central_metrics"]["2"]["nothing"] is None
+    shapes = [(64, 64), (64,), (64, 10), (10,)]
+    assert seen == {1: shapes, 2: shapes}
+
+
+def test_wrong_evaluate_does_not_lose_the_run(federation: Federation) -> None:
+    """Its error is in the results, which are complete."""
+
+    def evaluate(weights: list[NDArray[Any]], round_number: int) -> Any:
+        if round_number == 1:
+            raise RuntimeError("no data here")
+        return 0.5
+
+    results = DriverSession(controller(federation), 2, TWO_ROUNDS, evaluate=evaluate, config=QUICK).run()
+    assert results["run"]["state"] == "completed"
+    assert results["central_metrics"] == {}
+    assert results["central_errors"]["1"] == "RuntimeError: no data here"
+    assert "mapping" in results["central_errors"]["2"]
+
+
+def test_manual_rounds_from_python(federation: Federation, tmp_path: Path) -> None:
+    """start, next_round as often as wanted, finish: the run ends as finished by the driver."""
+    session = DriverSession(controller(federation), 2, TerminationSignals(federation_rounds=10), config=QUICK)
+    assert session.start()["round"] == 0
+    assert [session.next_round()["round"] for _ in range(2)] == [1, 2]
+    results = session.finish()
+    assert [r["round"] for r in results["rounds"]] == [1, 2]
+    assert results["run"]["reason"] == "finished by the driver"
+    assert results == json.loads((tmp_path / "results.json").read_text())
+
+
+def test_initial_weights_are_model_0(federation: Federation, tmp_path: Path) -> None:
+    """Arrays, or a weights document in a file: the first round's parent is what was brought."""
+    zeros = [np.zeros(shape, np.float32) for shape in ((64, 64), (64,), (64, 10), (10,))]
+    names = ["hidden.weight", "hidden.bias", "output.weight", "output.bias"]
+    file = tmp_path / "zeros.msgpack"
+    file.write_bytes(b"".join(wire.encode(wire.name_tensors(zeros, names))))
+    one_round = TerminationSignals(federation_rounds=1)
+    for weights in (file, str(file)):
+        session = DriverSession(controller(federation), 2, one_round, config=QUICK, initial_weights=weights)
+        results = session.run()
+        assert results["run"]["config"]["initial_model"] == results["rounds"][0]["parent"]
+    with pytest.raises(FederationError, match="weights document"):
+        DriverSession(controller(federation), 2, one_round, initial_weights=tmp_path / "results.json").run()
+
+
+async def test_arun_serves_programs_that_have_a_loop(federation: Federation) -> None:
+    """Inside an event loop `run` says what to call instead; cancelling `arun` stops the run."""
+    session = DriverSession(controller(federation), 2, TerminationSignals(federation_rounds=100_000), config=QUICK)
+    with pytest.raises(FederationError, match="arun"):
+        session.run()
+    begun = asyncio.Event()
+    session = DriverSession(
+        controller(federation),
+        2,
+        TerminationSignals(federation_rounds=100_000),
+        config=QUICK,
+        on_event=lambda event: begun.set() if event.kind == "round-closed" else None,
+    )
+    running = asyncio.create_task(session.arun())
+    await asyncio.wait_for(begun.wait(), 60)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert json.loads(Path("results.json").read_text())["run"]["state"] == "stopped"  # noqa: ASYNC240 - a small file
+
+
+def test_controller_that_never_comes_is_unreachable() -> None:
+    """The wait is bounded, and the error names the address and the bound."""
+    with pytest.raises(Unreachable, match="tried for 1 s"):
+        DriverSession(f"127.0.0.1:{free_port()}", 1, TWO_ROUNDS, controller_timeout_s=1).run()
+
+
+def test_driver_may_start_before_everything_else(tmp_path: Path) -> None:
+    """Driver, then learners, then controller: the run goes through all the same, and `shutdown` ends them all."""
+    late = Federation(tmp_path)
+    session = DriverSession(late.url, 2, TWO_ROUNDS, config=QUICK, shutdown=True)
+
+    async def both() -> dict[str, Any]:
+        running = asyncio.create_task(session.arun())
+        await asyncio.sleep(0)
+        late.start_learners(2)
+        late.start_controller()
+        return await running
+
+    try:
+        results = asyncio.run(asyncio.wait_for(both(), 90))
+        assert results["run"]["state"] == "completed"
+        assert [process.wait(30) for process in late.processes] == [0, 0, 0]
+    finally:
+        late.end()
