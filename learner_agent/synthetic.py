@@ -77,7 +77,7 @@ class Inline(Workers):
 
 async def work(controller: str, learners: int, params: int, token: str | None) -> None:
     """Run the learners until the federation is over."""
-    async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         for index in range(learners):
             client = await stack.enter_async_context(Client(controller, token, patience_s=60.0))
             request = m.JoinRequest(name=f"synthetic-{index:04d}")
