@@ -76,6 +76,9 @@ def leave(error: BaseException) -> NoReturn:
     """Say what went wrong on stderr and exit with its status."""
     while isinstance(error, BaseExceptionGroup):  # of a TaskGroup: the first that failed ended the others
         error = error.exceptions[0]
+    if isinstance(error, BrokenPipeError):  # of `metis … | head`: there is nobody to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        sys.exit(FAILED)
     if os.environ.get("METIS_DEBUG"):
         raise error
     if text := explain(error):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 
 from services import messages as m
 from services.rest import Client
@@ -11,14 +12,14 @@ from services.rest import Client
 QUIET_S = 1.0  # the stream has no end: what is held has been told when nothing came for so long
 
 
-async def events(client: Client, follow: bool) -> AsyncIterator[m.Event]:
+async def events(client: Client, follow: bool) -> AsyncGenerator[m.Event, None]:
     """Every event that is held, oldest first; with `follow` those to come as well, for ever."""
     await client.federation()  # a controller that is not there is found out before the quiet is measured
-    source = client.events(after=0)
-    while True:
-        try:
-            async with asyncio.timeout(None if follow else QUIET_S):
-                event = await anext(source)
-        except TimeoutError:
-            return
-        yield event
+    async with contextlib.aclosing(client.events(after=0)) as source:
+        while True:
+            try:
+                async with asyncio.timeout(None if follow else QUIET_S):
+                    event = await anext(source)
+            except TimeoutError:
+                return
+            yield event

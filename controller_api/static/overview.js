@@ -27,7 +27,8 @@ export function show(known) {
 }
 
 function reason(now, run) {
-  if (run && now.state === "over") return `The last run ${TERMINAL.has(run.state) ? run.state : "was cut off"}: ${run.reason ?? "no reason given"}`;
+  if (run && now.state === "over")
+    return `The last run ${TERMINAL.has(run.state) ? run.state : "was cut off"}: ${run.reason ?? "no reason given"}`;
   if (run && TERMINAL.has(run.state)) return sentence(run.reason ?? "");
   return sentence(run?.waiting_for ?? now.waiting_for ?? "");
 }

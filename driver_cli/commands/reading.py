@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -96,6 +97,7 @@ async def _rounds(to: Connection, run_id: str, as_json: bool) -> None:
 async def _logs(to: Connection, follow: bool, as_json: bool) -> None:
     from ..log import events
 
-    async with to.client(options.READ_PATIENCE_S) as client:
-        async for event in events(client, follow):
-            print(event.model_dump_json() if as_json else f"{event.at}  {event.kind:<17} {event.text}", flush=follow)
+    async with to.client(options.READ_PATIENCE_S) as client, contextlib.aclosing(events(client, follow)) as log:
+        async for event in log:
+            text = event.model_dump_json() if as_json else f"{event.at}  {event.kind:<17} {event.text}"
+            print(text, flush=follow)
