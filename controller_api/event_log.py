@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 from services import messages as m
 
 KEPT = 10_000
+FLEETING = ("task-progress",)
 QUIET_S = 15.0  # a follower hears at least a sign of life this often
 
 
@@ -46,9 +47,16 @@ class EventLog:
         return [self._events[i] for i in range(len(self._events) - count, len(self._events))]
 
     async def follow(self, event_id: int) -> AsyncIterator[list[m.Event]]:
-        """Batches of events after `event_id`, for ever; an empty batch is a sign of life."""
+        """Batches of events after `event_id`, for ever; an empty batch is a sign of life.
+
+        What is replayed leaves out progress: it was of use in its moment only.
+        """
         if event_id > self.last_id:
             event_id = 0  # the log of an earlier process: begin anew
+        replay = [event for event in self.after(event_id) if event.kind not in FLEETING]
+        event_id = self.last_id
+        if replay:
+            yield replay
         while not self._closed:
             more = self._more
             batch = self.after(event_id)

@@ -36,7 +36,8 @@ class _Follower:
         await race(_wait(self._over), self._read(), self._check())
 
     async def _read(self) -> None:
-        async for event in self._client.events(after=0):
+        async for event in self._client.events(after=self._view.last_event):
+            self._view.last_event = event.id
             if self._view.concerns(event):
                 self._view.apply(event)
                 self._tell(event)
@@ -49,7 +50,8 @@ class _Follower:
         self._stale.set()
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stale.wait(), CHECK_S)
+                async with asyncio.timeout(CHECK_S):
+                    await self._stale.wait()
             self._stale.clear()
             status = await self._client.federation()
             run = status.run

@@ -162,10 +162,10 @@ class Steering:
                 self._scorer = Scorer(None, self.client, self._scored)  # what is not scored by now stays so
                 await self._collect()
                 await self._tell_what_runs()
-        except (FederationError, TimeoutError, OSError) as error:
+        except Exception as error:  # whatever it is: the user has to know that the run may go on
+            why = f"no answer in {STOP_S:g} s" if isinstance(error, TimeoutError) else str(error) or repr(error)
             self._display.note(
-                f"the run could not be stopped and collected: {str(error) or f'no answer in {STOP_S:g} s'}; it may go"
-                " on: `metis status` shows it, `metis stop` ends it"
+                f"the run could not be stopped and collected: {why}; `metis status` shows it, `metis stop` ends it"
             )
 
     async def _tell_what_runs(self) -> None:

@@ -24,6 +24,7 @@ class View:
     progress: dict[str, m.Progress] = field(default_factory=dict)  # by the learner's name
     central: dict[int, m.Metrics] = field(default_factory=dict)  # by round: scores of the driver's own evaluation
     past: frozenset[int] = frozenset()  # rounds that need not be told: they closed before this driver came
+    last_event: int = 0  # id of the newest event that was heard
     heard: bool = False  # an event of this run: what came before belongs to others
 
     @property

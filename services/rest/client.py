@@ -7,14 +7,15 @@ Calls that fail for a passing reason (no connection, 429, 503, a cut body) are r
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import ssl
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import tenacity
@@ -25,9 +26,13 @@ from ..errors import FederationError, UnexpectedAnswer, Unreachable
 from ..wire import MEDIA_TYPE, Buffer
 from . import transfer
 from .backoff import FullJitter, is_passing
+from .direct import Direct, NotPlain
+from .exchange import Answer, Download, Request, Transport
 from .problem import raise_problem
+from .stock import Stock, timeouts
 
-T = TypeVar("T", bound=BaseModel)
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 POLL_MARGIN_S = 10.0  # how much longer than `wait` a long poll may take
 
 
@@ -55,9 +60,8 @@ class Client:
         verify: ssl.SSLContext | bool = (
             ssl.create_default_context(cafile=root_certificate) if root_certificate else url.startswith("https:")
         )
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
-        timeout = httpx.Timeout(30.0, connect=10.0, pool=None)
-        self._http = httpx.AsyncClient(verify=verify, transport=transport, limits=limits, timeout=timeout)
+        self._stock = Stock(verify, transport)
+        self._fast: Transport = Direct() if transport is None and _is_plain(url) else self._stock
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,7 +73,8 @@ class Client:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._fast.close()
+        await self._stock.close()
 
     # ---- learners
     async def join(self, request: m.JoinRequest) -> m.Learner:
@@ -82,7 +87,7 @@ class Client:
 
     async def learners(self) -> list[m.Learner]:
         """Every learner that is or was here."""
-        return [m.Learner.model_validate(item) for item in (await self._send("GET", "v1/learners")).json()]
+        return _parse_list(m.Learner, await self._send("GET", "v1/learners"))
 
     async def learner(self, learner_id: str) -> m.Learner:
         """One learner."""
@@ -91,11 +96,11 @@ class Client:
     async def next_task(self, learner_id: str, wait_s: float = 30.0) -> m.Task | None:
         """The learner's task, waiting up to `wait_s` seconds for one. Its urls come back absolute."""
         path = f"v1/learners/{learner_id}/task?wait={wait_s:g}"
-        response = await self._send("GET", path, limit_s=wait_s + POLL_MARGIN_S)
-        if response.status_code == 204:
+        answer = await self._send("GET", path, limit_s=wait_s + POLL_MARGIN_S)
+        if answer.status == 204:
             return None
-        task = _parse(m.Task, response)
-        origin = str(response.url)
+        task = _parse(m.Task, answer)
+        origin = answer.request.url
         return task.model_copy(
             update={
                 "model": _absolute(task.model, origin) if task.model else None,
@@ -110,11 +115,13 @@ class Client:
         await self._send("POST", f"v1/learners/{learner_id}/heartbeat", beat)
 
     # ---- weights
-    async def model(self, reference: m.Reference) -> bytearray:
+    async def model(self, reference: m.Reference) -> memoryview:
         """The document that a task refers to, checked against its digest."""
-        return await transfer.checked(await self._download(reference.url), reference.digest)
+        body = await self._download(reference.url, reference.size)
+        await transfer.check_digest(body, reference.digest)
+        return body
 
-    async def run_model(self, run_id: str = "latest", which: str = "latest") -> bytearray:
+    async def run_model(self, run_id: str = "latest", which: str = "latest") -> memoryview:
         """The newest (`latest`) or best (`best`) community model of a run, as a weights document."""
         return await self._download(f"v1/runs/{run_id}/model?which={which}")
 
@@ -144,7 +151,7 @@ class Client:
 
     async def runs(self) -> list[m.Run]:
         """Every run, oldest first."""
-        return [m.Run.model_validate(item) for item in (await self._send("GET", "v1/runs")).json()]
+        return _parse_list(m.Run, await self._send("GET", "v1/runs"))
 
     async def run(self, run_id: str = "latest") -> m.Run:
         """One run; `current` and `latest` stand for an id."""
@@ -152,8 +159,7 @@ class Client:
 
     async def rounds(self, run_id: str = "latest") -> list[m.Round]:
         """The rounds of a run so far."""
-        answer = await self._send("GET", f"v1/runs/{run_id}/rounds")
-        return [m.Round.model_validate(item) for item in answer.json()]
+        return _parse_list(m.Round, await self._send("GET", f"v1/runs/{run_id}/rounds"))
 
     async def results(self, run_id: str = "latest") -> m.Results:
         """Everything about a run."""
@@ -180,65 +186,69 @@ class Client:
         """The log from now on (or after event number `after`), for ever: a cut stream is resumed where it was."""
         last = after
         while True:
-            async for attempt in self._attempts():
-                with attempt:
-                    headers = {"Accept": "text/event-stream"}
-                    if last is not None:
-                        headers["Last-Event-ID"] = str(last)
-                    async with self._open("GET", "v1/events", headers=headers, limit_s=45.0) as response:
-                        heard = False
-                        with contextlib.suppress(httpx.TransportError):  # a cut: resume after the last event
-                            async for line in response.aiter_lines():
-                                heard = True
-                                if line.startswith("data:"):  # WHATWG HTML, section 9.2; other fields repeat the data
-                                    event = m.Event.model_validate_json(line[5:])
-                                    last = event.id
-                                    yield event
-                        if not heard:
-                            raise Unreachable(f"{self.base} closed the event stream at once", url=self.base)
+            response = await self._repeat(functools.partial(self._open_events, last))
+            async with contextlib.aclosing(response):
+                with contextlib.suppress(httpx.TransportError):  # a cut: resume after the last event
+                    async for line in response.aiter_lines():
+                        if line.startswith("data:"):  # WHATWG HTML, section 9.2; other fields repeat the data
+                            event = m.Event.model_validate_json(line[5:])
+                            last = event.id
+                            yield event
+
+    async def _open_events(self, last: int | None) -> httpx.Response:
+        """A stream that has begun: its first line is read, so a peer that closes at once is a failure."""
+        url = urljoin(self.base, "v1/events")
+        headers = {**self._credential(url), "Accept": "text/event-stream"}
+        if last is not None:
+            headers["Last-Event-ID"] = str(last)
+        request = self._stock.http.build_request("GET", url, headers=headers, timeout=timeouts(45.0))
+        try:
+            response = await self._stock.http.send(request, stream=True)
+            if response.status_code != 200:
+                named = {name.lower(): value for name, value in response.headers.items()}
+                raise_problem(Answer(Request("GET", url), response.status_code, named, await response.aread()))
+        except httpx.HTTPError as error:
+            raise Unreachable(f"no answer from {self.base}: {error or type(error).__name__}", url=self.base) from error
+        return response
 
     # ---- how calls are made
-    def _attempts(self) -> tenacity.AsyncRetrying:
-        patience = self.patience_s
-        return tenacity.AsyncRetrying(
+    async def _repeat(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call until it succeeds, fails for good, or the patience is over."""
+        try:
+            return await call()
+        except FederationError as error:
+            if not is_passing(error) or self.patience_s == 0:
+                raise
+        attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(is_passing),
             wait=FullJitter(),
-            stop=tenacity.stop_never if patience is None else tenacity.stop_after_delay(patience),
+            stop=tenacity.stop_never if self.patience_s is None else tenacity.stop_after_delay(self.patience_s),
             before_sleep=self._tell,
             reraise=True,
         )
+        return await attempts(call)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         if self._on_retry and state.outcome and (error := state.outcome.exception()):
             self._on_retry(error, state.next_action.sleep if state.next_action else 0.0)
 
-    @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        path: str,
-        content: Any = None,
-        headers: Mapping[str, str] | None = None,
-        limit_s: float | None = None,
-    ) -> AsyncIterator[httpx.Response]:
-        """One attempt, its body not yet read; raises what the controller refused, or Unreachable."""
-        url = urljoin(self.base, path)
-        sent = dict(headers or {})
-        if self.token and _origin(url) == _origin(self.base):
-            sent["Authorization"] = f"Bearer {self.token}"
-        extra: dict[str, Any] = {} if limit_s is None else {"timeout": httpx.Timeout(limit_s, connect=10.0, pool=None)}
+    async def _attempt(self, request: Request) -> Answer:
+        """One exchange; raises what the controller refused, or Unreachable."""
         try:
-            async with self._http.stream(method, url, content=content, headers=sent, **extra) as response:
-                if self._on_answer:
-                    self._on_answer()
-                if response.status_code >= 300:
-                    await response.aread()
-                    raise_problem(response)
-                yield response
-        except httpx.InvalidURL as error:
-            raise UnexpectedAnswer(f"{url} is not a URL: {error}") from error
-        except httpx.HTTPError as error:
-            raise Unreachable(f"no answer from {self.base}: {error or type(error).__name__}", url=self.base) from error
+            answer = await self._fast.send(request)
+        except NotPlain:  # something stands in between after all
+            await self._fast.close()
+            self._fast = self._stock
+            answer = await self._fast.send(request)
+        if self._on_answer:
+            self._on_answer()
+        if answer.status >= 300:
+            raise_problem(answer)
+        return answer
+
+    def _credential(self, url: str) -> dict[str, str]:
+        """The token, for the controller's own origin only."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token and _origin(url) == _origin(self.base) else {}
 
     async def _send(
         self,
@@ -246,37 +256,35 @@ class Client:
         path: str,
         body: BaseModel | Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        limit_s: float | None = None,
-    ) -> httpx.Response:
-        content = _encode(body)
+        limit_s: float = 30.0,
+    ) -> Answer:
+        url, content = urljoin(self.base, path), _encode(body)
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if content is not None else {})}
-        async for attempt in self._attempts():
-            with attempt:
-                async with self._open(method, path, content, sent, limit_s) as response:
-                    await response.aread()
-                    return response
-        raise AssertionError("unreachable: the last attempt raises")
+        parts = () if content is None else (content,)
+        return await self._repeat(
+            lambda: self._attempt(Request(method, url, {**self._credential(url), **sent}, parts, limit_s=limit_s))
+        )
 
-    async def _json(self, kind: type[T], method: str, path: str, body: BaseModel | None = None) -> T:
+    async def _json(self, kind: type[M], method: str, path: str, body: BaseModel | None = None) -> M:
         return _parse(kind, await self._send(method, path, body))
 
-    async def _upload(self, path: str, parts: Sequence[Buffer]) -> httpx.Response:
-        headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(transfer.length(parts))}
-        async for attempt in self._attempts():
-            with attempt:
-                async with self._open("PUT", path, transfer.pieces(parts), headers, limit_s=300.0) as response:
-                    await response.aread()
-                    return response
-        raise AssertionError("unreachable: the last attempt raises")
+    async def _upload(self, path: str, parts: Sequence[Buffer]) -> Answer:
+        url = urljoin(self.base, path)
+        return await self._repeat(
+            lambda: self._attempt(
+                Request("PUT", url, {**self._credential(url), "Content-Type": MEDIA_TYPE}, parts, limit_s=300.0)
+            )
+        )
 
-    async def _download(self, path: str) -> bytearray:
-        download = transfer.Download()
-        async for attempt in self._attempts():
-            with attempt:
-                headers = {"Accept-Encoding": "identity", **download.headers}
-                async with self._open("GET", path, headers=headers, limit_s=120.0) as response:
-                    await download.read(response)
-        return download.body
+    async def _download(self, path: str, size: int = 0) -> memoryview:
+        url, download = urljoin(self.base, path), Download(size)
+
+        async def attempt() -> None:
+            headers = {**self._credential(url), "Accept-Encoding": "identity", **download.headers}
+            await self._attempt(Request("GET", url, headers, into=download, limit_s=120.0))
+
+        await self._repeat(attempt)
+        return download.body()
 
 
 def _encode(body: BaseModel | Mapping[str, Any] | None) -> bytes | None:
@@ -290,20 +298,42 @@ def _encode(body: BaseModel | Mapping[str, Any] | None) -> bytes | None:
         raise FederationError(f"this cannot be sent as JSON: {error}") from error
 
 
-def _parse(kind: type[T], response: httpx.Response) -> T:
+def _parse(kind: type[M], answer: Answer) -> M:
     try:
-        return kind.model_validate_json(response.content)
+        return kind.model_validate_json(answer.body)
     except ValueError as error:
-        raise UnexpectedAnswer(
-            f"{response.request.method} {response.url} answered {response.status_code} with something that is not"
-            f" a {kind.__name__}: is this the controller's address?"
-        ) from error
+        raise _unexpected(answer, kind) from error
 
 
-def _origin(url: str) -> tuple[str, bytes]:
-    parsed = httpx.URL(url)
-    return parsed.scheme, parsed.netloc
+def _parse_list(kind: type[M], answer: Answer) -> list[M]:
+    try:
+        return [kind.model_validate(item) for item in json.loads(answer.body)]
+    except (ValueError, TypeError) as error:
+        raise _unexpected(answer, kind) from error
+
+
+def _unexpected(answer: Answer, kind: type[BaseModel]) -> UnexpectedAnswer:
+    return UnexpectedAnswer(
+        f"{answer.request.method} {answer.request.url} answered {answer.status} with something that is not"
+        f" a {kind.__name__}: is this the controller's address?"
+    )
 
 
 def _absolute(reference: m.Reference, origin: str) -> m.Reference:
     return reference.model_copy(update={"url": urljoin(origin, reference.url)})
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _is_plain(url: str) -> bool:
+    """Whether neither TLS nor a proxy of the environment stands between here and there."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxied = ("http" in proxies or "all" in proxies) and not proxy_bypass(parts.hostname or "")
+    return parts.scheme == "http" and not proxied
+
+
+__all__ = ["MEDIA_TYPE", "Client"]
