@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -26,7 +26,7 @@ from .pages import page_routes
 from .routes import federation, hot, learners, runs
 from .runtime import Runtime
 from .settings import Settings
-from .tokens import Role, Tokens
+from .tokens import Identity, Role, Tokens
 from .webhooks import Webhooks
 
 
@@ -57,10 +57,13 @@ def create_app(
     for router in (learners.router, runs.router, federation.router):
         app.include_router(router)
     app.router.routes += [*hot.ROUTES, *federation.ROUTES, *page_routes(), Route("/openapi.json", _document)]
-    app.add_middleware(Gate, settings=settings, tokens=_tokens(settings, runtime), metrics=metrics)
+    app.add_middleware(
+        Gate, settings=settings, tokens=_tokens(settings, runtime), metrics=metrics, check_known=_known(runtime)
+    )
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
+    app.add_exception_handler(ClientDisconnect, problems.on_hang_up)
     app.add_exception_handler(Exception, problems.on_bug)
     return app
 
@@ -81,6 +84,19 @@ def _tokens(settings: Settings, runtime: Runtime) -> Tokens:
         return None if member is None else member.id
 
     return Tokens(configured, find_learner)
+
+
+def _known(runtime: Runtime) -> Callable[[Mapping[str, str], Identity], None]:
+    def check(parameters: Mapping[str, str], caller: Identity) -> None:
+        state = runtime.federation
+        if task_id := parameters.get("task_id"):
+            state.offers.get(task_id, caller.learner)
+        if run_id := parameters.get("run_id"):
+            state.find_run(run_id)
+        if learner_id := parameters.get("learner_id"):
+            state.roster.get(learner_id)
+
+    return check
 
 
 async def _document(request: Request) -> Response:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ from services.wire import MEDIA_TYPE
 from .metrics import Metrics
 from .problems import problem
 from .settings import Settings
-from .tokens import Role, Tokens
+from .tokens import Identity, Role, Tokens
 
 ANYONE: frozenset[Role] = frozenset()
 OPERATOR: frozenset[Role] = frozenset({"operator"})
@@ -82,6 +82,7 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/v1/federation": {"GET": Policy(READERS)},
     "/v1/shutdown": {"POST": Policy(OPERATOR)},
 }
+OWN_HEAD = ("/v1/models/{digest}", "/v1/events")  # elsewhere HEAD is GET, whose body the server does not send
 ID = "[0-9A-Za-z_-]{1,64}"
 SEGMENTS = {"digest": "sha256-[0-9a-f]{64}", "name": r"[0-9A-Za-z_.-]{1,64}"}
 
@@ -104,8 +105,17 @@ def find(path: str) -> tuple[str, Mapping[str, str], dict[str, Policy]] | None:
 class Gate:
     """ASGI middleware; leaves the caller in `scope["state"]["identity"]`."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, tokens: Tokens, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        tokens: Tokens,
+        metrics: Metrics,
+        check_known: Callable[[Mapping[str, str], Identity], None],
+    ) -> None:
+        """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters."""
         self._app = app
+        self._check_known = check_known
         self._settings = settings
         self._tokens = tokens
         self._metrics = metrics
@@ -124,6 +134,8 @@ class Gate:
         except FederationError as error:
             await problem(error, close=_has_body(Headers(scope=scope)))(scope, receive, counted)
             return
+        if scope["method"] == "HEAD" and template not in OWN_HEAD:
+            scope = {**scope, "method": "GET"}
         await self._app(scope, body.reader(receive) if body else receive, counted)
 
     def _judge(self, scope: Scope, found: Any) -> _Body | None:
@@ -144,14 +156,16 @@ class Gate:
         if policy is None:
             allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
             raise MethodNotAllowed(f"this path takes {allowed}", allow=allowed)
-        return self._judge_body(headers, policy)
-
-    def _judge_body(self, headers: Headers, policy: Policy) -> _Body | None:
         if not _has_body(headers):
             return None
+        if policy.roles:
+            self._check_known(parameters, identity)
+        return self._judge_body(headers, policy)
+
+    def _judge_body(self, headers: Headers, policy: Policy) -> _Body:
         limit = policy.limit(self._settings)
         declared = headers.get("content-length")
-        if declared is not None and not declared.isdigit():
+        if declared is not None and not re.fullmatch("[0-9]{1,18}", declared):
             raise NotParseable("Content-Length is not a number")
         media = headers.get("content-type", "").partition(";")[0].strip().lower()
         if policy.media and media in JSON:

@@ -26,12 +26,7 @@ INLINE = 1 << 18  # bytes examined on the event loop; a larger body goes to a th
 
 async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
     """The receipt for the result in the request's body, and whether it was taken now."""
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    wants_json = task.kind == "evaluate"
-    if wants_json != (media == "application/json"):
-        expected = "application/json" if wants_json else wire.MEDIA_TYPE
-        raise UnsupportedMediaType(f"the result of {task.kind} is sent as {expected}", expected=expected, got=media)
-    if wants_json:
+    if task.kind == "evaluate":
         return take_evaluation(runtime, task, await request.body())
     body = await read_body(runtime, request)
     fingerprint = await examine(len(body), lambda: wire.digest([body]))
@@ -47,6 +42,15 @@ async def take_result(runtime: Runtime, request: Request, task: Assignment) -> t
     document, factor = await examine(len(body), lambda: check_update(body, spec, scaler))
     outcome = Outcome(fingerprint, len(body), document.metrics, document.metadata, factor)
     return await runtime.accept_update(task, body, outcome)
+
+
+def check_media(task: Assignment, request: Request) -> None:
+    """Raise UnsupportedMediaType unless the body claims to be what results of this kind are."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    wants_json = task.kind == "evaluate"
+    if wants_json != (media == "application/json"):
+        expected = "application/json" if wants_json else wire.MEDIA_TYPE
+        raise UnsupportedMediaType(f"the result of {task.kind} is sent as {expected}", expected=expected, got=media)
 
 
 def take_evaluation(runtime: Runtime, task: Assignment, body: bytes) -> tuple[m.Receipt, bool]:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services import errors as e
-from services.config import explain
+from services.config import MAX_EXPLAINED, explain
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -62,7 +62,7 @@ def problem(error: e.FederationError, close: bool = False) -> Response:
         headers["Allow"] = error.values["allow"]
     if error.retryable and status in (429, 503, 507):
         headers["Retry-After"] = str(RETRY_AFTER_S)
-    if close:
+    if close or status in (408, 413):  # the rest of the body is not waited for
         headers["Connection"] = "close"
     return Response(json.dumps(body, allow_nan=False), status, headers, MEDIA_TYPE)
 
@@ -80,8 +80,9 @@ def _plain(value: Any) -> Any:
 
 def from_validation(error: ValidationError) -> e.FederationError:
     """What pydantic says of a body, as an error of the federation."""
-    if any(item["type"] == "json_invalid" for item in error.errors(include_url=False, include_context=False)):
-        return e.NotParseable("the body is not JSON")
+    for item in error.errors(include_url=False, include_context=False):
+        if item["type"] == "json_invalid":
+            return e.NotParseable(f"the body is not JSON: {item['msg'].removeprefix('Invalid JSON: ')}")
     wrong = explain(error)
     return e.InvalidRequest("; ".join(wrong), errors=wrong)
 
@@ -97,10 +98,12 @@ async def on_validation_error(request: Request, error: Exception) -> Response:
     """FastAPI's own reading of bodies and parameters."""
     assert isinstance(error, RequestValidationError)
     items = error.errors()
-    if any(item["type"] == "json_invalid" for item in items):
-        return problem(e.NotParseable("the body is not JSON"))
+    for item in items:
+        if item["type"] == "json_invalid":
+            return problem(e.NotParseable(f"the body is not JSON: {item['ctx']['error']}, at {item['loc'][-1]}"))
     wrong = [
-        f"{'.'.join(str(part) for part in item['loc'] if part != 'body') or 'body'}: {item['msg']}" for item in items
+        f"{'.'.join(str(part) for part in item['loc'] if part != 'body') or 'body'}: {item['msg']}"
+        for item in items[:MAX_EXPLAINED]
     ]
     return problem(e.InvalidRequest("; ".join(wrong), errors=wrong))
 
@@ -114,7 +117,13 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
         return problem(e.NotFound("there is no such path; see /docs"))
     if error.status_code == 405:
         return problem(e.MethodNotAllowed("this path does not take that method", headers=dict(error.headers or {})))
-    return problem(e.NotParseable(str(error.detail)))
+    why = str(error.__cause__ or error.detail).partition(";")[0]
+    return problem(e.NotParseable(f"the body cannot be read as JSON: {why}"))
+
+
+async def on_hang_up(request: Request, error: Exception) -> Response:
+    """The caller went away before its body was here: nobody hears this, but it is counted."""
+    return problem(e.BodyTooSlow("the connection ended before the body did"))
 
 
 async def on_bug(request: Request, error: Exception) -> Response:

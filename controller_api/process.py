@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def serve(
         structlog.get_logger("controller").warning(
             "running open: no token is configured, everyone who reaches this address is the operator"
         )
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn raises it again after its shutdown
     with contextlib.suppress(KeyboardInterrupt):
         Server(app, settings).run()
 
@@ -52,7 +55,8 @@ def serve(
 def start_log(settings: Settings) -> None:
     """Lines on standard error: for people on a terminal, else JSON."""
     pretty = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer()
+    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer: Any = for_people if pretty else structlog.processors.JSONRenderer()
     level = getattr(logging, settings.log_level.upper())
     structlog.configure(
         processors=[

@@ -29,7 +29,7 @@ from services.wire import Spec, Tensor
 from .event_log import EventLog
 from .metrics import Metrics
 from .settings import Settings
-from .tokens import hashed, new_token
+from .tokens import hashed, new_token, new_webhook_secret
 from .webhooks import Webhooks
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Runtime:
     # ---- learners
     def join(self, request: m.JoinRequest) -> m.Learner:
         """Enrol a learner; its token is in the answer, once."""
-        token, secret = new_token(), new_token() if request.callback_url else None
+        token, secret = new_token(), new_webhook_secret() if request.callback_url else None
         member = self._changed(lambda: self.federation.join(request, hashed(token), self.now, secret))
         return self._shown(member).model_copy(update={"token": token, "webhook_secret": secret})
 
@@ -97,7 +97,10 @@ class Runtime:
 
     def rejoin(self, learner_id: str, request: m.JoinRequest) -> m.Learner:
         """A learner reports back under its own token."""
-        return self._shown(self._changed(lambda: self.federation.rejoin(learner_id, request, self.now)))
+        secret = new_webhook_secret() if request.callback_url else None
+        member = self._changed(lambda: self.federation.rejoin(learner_id, request, self.now, secret))
+        given = secret if member.webhook_secret == secret else None  # it may have one from before
+        return self._shown(member).model_copy(update={"webhook_secret": given})
 
     def leave(self, learner_id: str) -> None:
         """A learner leaves; its updates are erased once no round needs them."""
@@ -117,6 +120,7 @@ class Runtime:
             while True:
                 if self.federation.over:
                     self._told_over.add(learner_id)
+                    self._alarm.set()
                 task = self._changed(lambda: self.federation.next_task(learner_id, self.now))
                 left = deadline - self.now
                 if task is not None:
@@ -240,10 +244,11 @@ class Runtime:
         self._wake(list(self._polls))
         self.events.close()
         self.stopped.set()
+        self._alarm.set()
 
     async def _stop_when_told(self) -> None:
         deadline = self.now + SHUTDOWN_GRACE_S
-        while self.now < deadline:
+        while self.now < deadline and not self.stopped.is_set():
             listening = {one.id for one in self.federation.roster if one.state == "active"} - self._told_over
             if not listening:
                 break
@@ -276,7 +281,8 @@ class Runtime:
             self._wake(woken)
             for learner_id in woken:
                 member = self.federation.roster.find(learner_id)
-                if member and member.request.callback_url and offers.first(learner_id):
+                news = self.federation.over or offers.first(learner_id)
+                if member and member.request.callback_url and news:
                     self._webhooks.call(member)
         if self._background and (job := self.federation.due()):
             self._background.create_task(self._aggregate(job))
@@ -311,7 +317,7 @@ class Runtime:
 
     async def _aggregate(self, job: Aggregation) -> None:
         try:
-            made = await asyncio.to_thread(aggregate, job, self.store)
+            made = await asyncio.to_thread(aggregate, job, self.store, time.perf_counter)
         except FederationError as error:
             log.error("aggregation failed", round=job.round, error=error.detail)
             self._aggregation_failed(job, error.detail)
@@ -333,12 +339,15 @@ class Runtime:
     async def _sweep(self) -> None:
         """Drop the models that nobody needs any more, and the updates of learners that left."""
         kept = self.federation.kept_models() | set(self._uploaded)
-        for digest in [digest for digest in self._models if digest not in kept]:
-            del self._models[digest]
-            await self.off_loop(self.store.drop, digest)
-        for learner_id in [one for one in self._left if not self.federation.awaits_update_of(one)]:
-            self._left.discard(learner_id)
-            await self.off_loop(self.store.erase, learner_id)
+        try:
+            for digest in [digest for digest in self._models if digest not in kept]:
+                del self._models[digest]
+                await self.off_loop(self.store.drop, digest)
+            for learner_id in [one for one in self._left if not self.federation.awaits_update_of(one)]:
+                self._left.discard(learner_id)
+                await self.off_loop(self.store.erase, learner_id)
+        except FederationError as error:  # room is not freed, but nothing else is wrong
+            log.warning("sweep failed", error=error.detail)
 
     async def off_loop(self, call: Callable[..., T], *arguments: Any) -> T:
         """A call of the store: in a thread when it may block."""

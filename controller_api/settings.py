@@ -19,7 +19,9 @@ MEBIBYTE = 1 << 20
 class Settings(BaseSettings):
     """Settings of one controller process."""
 
-    model_config = SettingsConfigDict(env_prefix="METIS_", extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="METIS_", extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")

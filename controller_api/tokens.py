@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.errors import Unauthenticated
+from services.signing import secret_of
 
 Role = Literal["enroll", "learner", "operator", "viewer"]
 
@@ -28,6 +29,11 @@ OPERATOR = Identity("operator")
 def new_token() -> str:
     """256 random bits."""
     return secrets.token_urlsafe(32)
+
+
+def new_webhook_secret() -> str:
+    """256 random bits, in the form of Standard Webhooks."""
+    return secret_of(secrets.token_bytes(32))
 
 
 def hashed(token: str) -> bytes:

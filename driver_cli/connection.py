@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from services.config import ClientParams, ServerParams
 from services.errors import InvalidConfig
+from services.messages import Event
 from services.rest import Client
+
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_URL = "http://localhost:8080"
 TOKENS = ("METIS_TOKEN", "METIS_OPERATOR_TOKEN")  # each also as NAME_FILE, the path of a file that holds it
@@ -18,11 +23,13 @@ TOKENS = ("METIS_TOKEN", "METIS_OPERATOR_TOKEN")  # each also as NAME_FILE, the 
 
 @dataclass(frozen=True)
 class Connection:
-    """How to reach one controller."""
+    """How to reach one controller. `transport` and `events` stand in for the network in one process with the app."""
 
     url: str
     token: str | None = field(default=None, repr=False)
     root_certificate: str | None = None
+    transport: httpx.AsyncBaseTransport | None = None
+    events: Callable[[int], AsyncIterator[Event]] | None = None
 
     def client(self, patience_s: float, on_retry: Callable[[BaseException, float], None] | None = None) -> Client:
         """A client that repeats what fails for a passing reason for `patience_s` seconds."""
@@ -32,6 +39,7 @@ class Connection:
                 self.token,
                 root_certificate=self.root_certificate,
                 patience_s=patience_s,
+                transport=self.transport,
                 on_retry=on_retry,
             )
         except OSError as error:  # ssl.SSLError is one

@@ -88,7 +88,8 @@ class Lines(Silent):
         if view.run.state not in ("waiting", "initializing") or view.run.waiting_for is None:
             self._waiting = None
             return
-        waits = (view.run.state, tuple(sorted(learner.name for learner in view.here)))
+        here = sorted(learner.name for learner in view.here) if view.run.state == "waiting" else []
+        waits = (view.run.state, tuple(here))
         if waits != self._waiting:  # the words themselves count seconds
             self._waiting = waits
             self.note(view.run.waiting_for)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write(path: str | Path, content: bytes | bytearray) -> Path:
+def write(path: str | Path, content: bytes | bytearray | memoryview) -> Path:
     """Put `content` at `path` atomically, making its folder; returns the absolute path."""
     target = Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)

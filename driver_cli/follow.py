@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 from services import messages as m
@@ -15,19 +15,25 @@ from .view import LEARNER_EVENTS, View
 
 CHECK_S = 10.0  # at least so often the controller is asked: it may have been restarted and have lost its log
 
+Events = Callable[[int], AsyncIterator[m.Event]]  # the log after an event's number, for ever
 
-async def follow(client: Client, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]) -> None:
+
+async def follow(
+    client: Client, events: Events, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]
+) -> None:
     """Keep `view` up to date until `until()`; `tell` hears each event after the view took it in.
 
     Raises Unreachable when the controller does not answer for the client's patience, UnknownRun when it has forgotten
     the run.
     """
-    await _Follower(client, view, tell, until).follow()
+    await _Follower(client, events, view, tell, until).follow()
 
 
 class _Follower:
-    def __init__(self, client: Client, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]) -> None:
-        self._client, self._view, self._tell, self._until = client, view, tell, until
+    def __init__(
+        self, client: Client, events: Events, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]
+    ) -> None:
+        self._client, self._events, self._view, self._tell, self._until = client, events, view, tell, until
         self._over = asyncio.Event()
         self._stale = asyncio.Event()
 
@@ -36,7 +42,7 @@ class _Follower:
         await race(_wait(self._over), self._read(), self._check())
 
     async def _read(self) -> None:
-        async for event in self._client.events(after=self._view.last_event):
+        async for event in self._events(self._view.last_event):
             self._view.last_event = event.id
             if self._view.concerns(event):
                 self._view.apply(event)

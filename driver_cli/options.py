@@ -45,7 +45,7 @@ RootCertificate = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output")]
 RunId = Annotated[str, typer.Option("--run", metavar="ID", help="A run's id, `latest` or `current`")]
 
-READ_PATIENCE_S = 5.0  # how long a short command tries to reach the controller
+READ_PATIENCE_S = 3.0  # how long a short command tries to reach the controller
 
 
 def connect(

@@ -12,6 +12,7 @@ from .cells import rounds_cells
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ROWS = 6  # height of a curve, in lines
+SHOWN = 20  # rounds in the table at most; results.json has them all
 COLUMNS = 60  # its width at most, in characters
 
 
@@ -25,9 +26,11 @@ def report(results: m.Results, central: Mapping[int, m.Metrics] | None = None) -
 
 
 def table(results: m.Results, central: Mapping[int, m.Metrics]) -> str:
-    """One line a round, in columns."""
-    head, rows = rounds_cells(results.run.config, results.rounds, central)
-    return columns([head, *rows]) if rows else ""
+    """One line a round, in columns; of many rounds the newest."""
+    head, rows = rounds_cells(results.run.config, results.rounds[-SHOWN:], central)
+    before = len(results.rounds) - len(rows)
+    title = [f"({words.plural(before, 'round')} before these)"] if before else []
+    return "\n".join([*title, columns([head, *rows])]) if rows else ""
 
 
 def columns(rows: Sequence[Sequence[str]], flush_right: bool = True) -> str:

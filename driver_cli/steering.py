@@ -109,8 +109,9 @@ class Steering:
     async def next_round(self) -> m.Round:
         """Start the next round of a manual run and wait until it has closed."""
         self.view.past = frozenset(known.round for known in self.view.closed)
-        run = await self.client.next_round(self.view.run.id)
-        number = run.round + 1 if run.state == "waiting" else run.round
+        run = self.view.run
+        number = run.round + 1 if run.state in ("waiting", "initializing") else run.round
+        self.view.run = await self.client.next_round(run.id, number)
         return await self._scorer.beside(self._until_closed(number))
 
     async def finish(self) -> dict[str, Any]:
@@ -130,7 +131,7 @@ class Steering:
 
     async def _follow(self, until: Callable[[], bool]) -> None:
         self._display.show(self.view)
-        await follow(self.client, self.view, self._tell, until)
+        await follow(self.client, self._to.events or self.client.events, self.view, self._tell, until)
         self._display.show(self.view)
 
     async def _until_closed(self, number: int) -> m.Round:

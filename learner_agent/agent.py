@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeVar
+from dataclasses import replace
 
 import structlog
 
@@ -20,7 +19,6 @@ from services.errors import (
     DifferentBody,
     FederationError,
     FederationOver,
-    InvalidUpdate,
     NameTaken,
     RoundClosed,
     TaskVoid,
@@ -33,10 +31,9 @@ from services.rest import Client
 from services.rest.backoff import FullJitter
 from services.wire import Buffer, Document
 
-from .learner import Learner
-from .reporting import Report, current
+from .reporting import Report, current, tail
 from .state import Saved, StateFile
-from .tasks import LearnerAtWork
+from .tasks import Work
 from .workers import Workers
 
 log = structlog.get_logger("learner")
@@ -47,8 +44,11 @@ GOODBYE_S = 5.0  # how long leaving may take
 UNSUPPORTED = "unsupported-task"
 NOT_WANTED = (TaskVoid, RoundClosed, UnknownTask, UnknownModel, DifferentBody)
 Result = list[Buffer] | m.EvaluationResult
-R = TypeVar("R")
 Source = Callable[[Client, m.Learner], AsyncGenerator[m.Task, None]]
+
+
+class UnsupportedKind(Exception):
+    """A task of a kind that this agent does not know."""
 
 
 class Agent:
@@ -56,29 +56,31 @@ class Agent:
 
     def __init__(
         self,
-        learner: Learner,
+        work: Work,
         client: Client,
         source: Source,
         request: m.JoinRequest,
         *,
         workers: Workers | None = None,
         state: StateFile | None = None,
+        name_patience_s: float = NAME_PATIENCE_S,
     ) -> None:
         """`client` presents the enrolment token, or none; `state` is where the identity is kept between restarts."""
-        self._at_work = LearnerAtWork(learner)
+        self._at_work = work
         self._client = client
         self._source = source
         self._request = request
         self._workers = workers or Workers()
         self._state = state
+        self._name_patience_s = name_patience_s
         self._enroll_token = client.token
         self._models: OrderedDict[str, Document] = OrderedDict()
-        self._task: m.Task | None = None
         self._finished: tuple[str, Result] | None = None  # a task's result that was not acknowledged yet
         self.me: m.Learner | None = None
 
     async def run(self) -> None:
         """Work until the federation is over; leaves it when cancelled. Raises what cannot be mended by waiting."""
+        lost = 0  # memberships since the last task
         try:
             while True:
                 self.me = await self._enrol()
@@ -86,10 +88,13 @@ class Agent:
                 try:
                     async with contextlib.aclosing(self._source(self._client, self.me)) as tasks:
                         async for task in tasks:
+                            lost = 0
                             await self._do(task)
                 except (Unauthenticated, UnknownLearner):
                     log.warning("the controller does not know this learner any more: enrolling again")
                     self._forget()
+                    lost += 1
+                    await asyncio.sleep(FullJitter().seconds(lost))
         except FederationOver:
             log.info("the federation is over")
             self._forget()
@@ -105,9 +110,13 @@ class Agent:
             self._client.token = saved.token
             try:
                 me = await self._client.join(self._request)
-                return me.model_copy(update={"webhook_secret": me.webhook_secret or saved.webhook_secret})
             except Unauthenticated:
                 self._forget()
+            else:
+                secret = me.webhook_secret or saved.webhook_secret
+                if self._state and secret != saved.webhook_secret:
+                    self._state.save(replace(saved, webhook_secret=secret))
+                return me.model_copy(update={"webhook_secret": secret})
         me = await self._enrol_anew()
         self._client.token = me.token
         if self._state and me.token:
@@ -121,7 +130,7 @@ class Agent:
             try:
                 return await self._client.join(self._request)
             except NameTaken:
-                if waited >= NAME_PATIENCE_S:
+                if waited >= self._name_patience_s:
                     raise
                 attempt += 1
                 seconds = backoff.seconds(attempt)
@@ -130,18 +139,15 @@ class Agent:
                 waited += seconds
 
     async def _leave(self) -> None:
-        """Hand the task back and leave, within a bound."""
+        """Leave, within a bound; what it was working on is handed back by that."""
         if self.me is None:
             return
         self._client.patience_s = 0.0
         with contextlib.suppress(FederationError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):
-                if self._task is not None:
-                    with contextlib.suppress(*NOT_WANTED):
-                        await self._client.fail(self._task.id, "the learner is shutting down")
                 await self._client.leave(self.me.id)
-                log.info("left the federation", name=self.me.name)
-        self._forget()
+            log.info("left the federation", name=self.me.name)
+            self._forget()
 
     def _forget(self) -> None:
         if self._state:
@@ -150,11 +156,16 @@ class Agent:
 
     # ---- tasks
     async def _do(self, task: m.Task) -> None:
-        """Do one task and deliver what came out; only what concerns the membership is raised."""
-        self._task = task
+        """Do one task and deliver what came out, with heartbeats meanwhile; only what ends the membership is raised."""
+        report = Report()
+        beats = asyncio.create_task(self._heartbeats(task, report))
         try:
             if self._finished is None or self._finished[0] != task.id:
-                self._finished = (task.id, await self._work(task))
+                self._finished = (task.id, await self._work(task, report))
+            if beats.done():
+                raise beats.result()
+            if report.void:
+                raise TaskVoid(report.void)
             await self._deliver(task, self._finished[1])
             self._finished = None
             log.info("done", kind=task.kind, round=task.round)
@@ -164,40 +175,32 @@ class Agent:
         except (Unauthenticated, UnknownLearner, FederationOver):
             raise
         except FederationError as error:
-            await self._report_failure(task, error.detail if error.detail == UNSUPPORTED else f"{error.name}: {error}")
+            await self._report_failure(task, f"{error.name}: {error}")
+        except UnsupportedKind:
+            await self._report_failure(task, UNSUPPORTED)
         except Exception as error:
             log.error("failed", kind=task.kind, round=task.round, error=repr(error), exc_info=True)
-            await self._report_failure(task, _tail(error))
-        finally:
-            self._task = None
-
-    async def _work(self, task: m.Task) -> Result:
-        if task.kind == "init":
-            return await self._watched(task, self._at_work.initial)
-        if task.kind == "train":
-            return await self._watched(task, self._at_work.train, await self._model(task), task)
-        if task.kind == "evaluate":
-            return await self._watched(task, self._at_work.evaluate, await self._model(task), task)
-        raise InvalidUpdate(UNSUPPORTED)
-
-    async def _watched(self, task: m.Task, call: Callable[..., R], *arguments: Any) -> R:
-        """Run a call in a worker, with heartbeats meanwhile; `progress()` tells the call when it is not wanted."""
-        report = Report()
-        current.set(report)
-        work = asyncio.ensure_future(self._workers.run(call, *arguments))
-        beats = asyncio.ensure_future(self._heartbeats(task, report))
-        try:
-            result = await work
+            await self._report_failure(task, tail(error))
         finally:
             beats.cancel()
-            work.cancel()
             report.void = report.void or "the agent is leaving"
-        if beats.done() and not beats.cancelled() and (error := beats.exception()):
-            raise error
-        return result
 
-    async def _heartbeats(self, task: m.Task, report: Report) -> None:
-        """Tell the controller that the work goes on, and how far it is."""
+    async def _work(self, task: m.Task, report: Report) -> Result:
+        """The learner's own part, in a worker, where `progress()` finds the report."""
+        current.set(report)
+        if task.kind == "init":
+            return await self._workers.run(self._at_work.initial)
+        if task.kind == "train":
+            return await self._workers.run(self._at_work.train, await self._model(task), task)
+        if task.kind == "evaluate":
+            return await self._workers.run(self._at_work.evaluate, await self._model(task), task)
+        raise UnsupportedKind
+
+    async def _heartbeats(self, task: m.Task, report: Report) -> FederationError:
+        """Tell the controller that the work goes on, and how far it is. Returns what ended the membership.
+
+        A learner that is still busy with what is no longer wanted is alive, and says so.
+        """
         clock, sent, told = asyncio.get_running_loop().time, asyncio.get_running_loop().time(), None
         assert self.me is not None
         while True:
@@ -206,10 +209,12 @@ class Agent:
                 continue
             told, sent = report.latest, clock()
             try:
-                await self._client.heartbeat(self.me.id, task.id, told)
+                await self._client.heartbeat(self.me.id, None if report.void else task.id, told)
+            except NOT_WANTED as error:
+                report.void = error.detail
             except FederationError as error:
                 report.void = error.detail
-                raise
+                return error
 
     async def _model(self, task: m.Task) -> Document:
         """The task's model, downloaded only when it is not held."""
@@ -233,9 +238,3 @@ class Agent:
         log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason.rpartition("\n")[2])
         with contextlib.suppress(*NOT_WANTED):
             await self._client.fail(task.id, reason)
-
-
-def _tail(error: BaseException) -> str:
-    """The message and the end of the traceback."""
-    lines = "".join(traceback.format_exception(error)).strip().splitlines()
-    return "\n".join(lines[-12:])

@@ -4,9 +4,8 @@ The order is the one of `state_dict()`. Buffers and 0-d tensors (BatchNorm's `nu
 weights appear under each of their names, and bfloat16 is the dtype of that name of ml_dtypes.
 """
 
-import os
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from .learner import Learner
 
-_DEFAULT_THREADS = torch.get_num_threads()
+DEFAULT_THREADS = torch.get_num_threads()  # another number later is the user's choice (threads.py)
 
 
 def weights_of(model: torch.nn.Module) -> list[NDArray[Any]]:
@@ -45,16 +44,9 @@ def load_weights(model: torch.nn.Module, weights: Sequence[NDArray[Any]]) -> Non
 
 
 class TorchLearner(Learner):
-    """A learner around `self.model`: a subclass assigns the module and writes `train` and `evaluate`.
-
-    Unless the user chose a number, torch computes on one thread: several learners on one machine are faster so.
-    """
+    """A learner around `self.model`: a subclass assigns the module and writes `train` and `evaluate`."""
 
     model: torch.nn.Module
-
-    def __new__(cls, *args: object, **kwargs: object) -> Self:
-        one_thread_unless_chosen()  # here, because a subclass need not call super().__init__()
-        return super().__new__(cls)
 
     @property
     def names(self) -> list[str]:  # type: ignore[override]  # a plain attribute in the base; here the model decides
@@ -74,13 +66,6 @@ class TorchLearner(Learner):
     def set_weights(self, weights: list[NDArray[Any]]) -> None:
         """Put arrays into the model (see `load_weights`)."""
         load_weights(self.model, weights)
-
-
-def one_thread_unless_chosen() -> None:
-    """Let torch use one thread, unless OMP_NUM_THREADS, MKL_NUM_THREADS or `torch.set_num_threads` said otherwise."""
-    chosen = "OMP_NUM_THREADS" in os.environ or "MKL_NUM_THREADS" in os.environ
-    if not chosen and torch.get_num_threads() == _DEFAULT_THREADS:
-        torch.set_num_threads(1)
 
 
 def _tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -1,11 +1,15 @@
-"""`progress()`: what a user calls inside `train` to feed the live view and to learn that the work is not wanted."""
+"""What is told of a task while it is done, and of one that failed. `progress()` is what a user calls inside `train`."""
 
 from __future__ import annotations
 
+import math
+import traceback
 from contextvars import ContextVar
 
 from services import messages as m
 from services.errors import TaskVoid
+
+TAIL_LINES = 12  # of a traceback
 
 
 class Report:
@@ -14,6 +18,10 @@ class Report:
     def __init__(self) -> None:
         self.latest: m.Progress | None = None
         self.void: str | None = None  # why the task is no longer wanted
+
+    def tell(self, progress: m.Progress) -> None:
+        """The work is as far as this."""
+        self.latest = progress
 
 
 current: ContextVar[Report | None] = ContextVar("current", default=None)
@@ -29,5 +37,15 @@ def progress(epoch: int | None = None, batch: int | None = None, loss: float | N
         return
     if report.void is not None:
         raise TaskVoid(report.void)
-    finite = None if loss is None or loss != loss or abs(loss) == float("inf") else float(loss)
-    report.latest = m.Progress(epoch=epoch, batch=batch, loss=finite)
+    finite = None if loss is None or not math.isfinite(loss) else float(loss)
+    report.tell(m.Progress(epoch=_whole(epoch), batch=_whole(batch), loss=finite))
+
+
+def _whole(number: int | None) -> int | None:
+    return None if number is None else int(number)  # numpy's integers too
+
+
+def tail(error: BaseException) -> str:
+    """The message and the end of the traceback, as a failure is reported."""
+    lines = "".join(traceback.format_exception(error)).strip().splitlines()
+    return "\n".join(lines[-TAIL_LINES:])

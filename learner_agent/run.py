@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import structlog
 
@@ -19,12 +19,40 @@ from services import messages as m
 from services.errors import FederationError
 from services.rest import Client
 
-from .agent import Agent
+from .agent import Agent, Source
 from .learner import Learner
-from .sources import poll
+from .sources import Webhook, poll
 from .state import StateFile
+from .tasks import LearnerAtWork, Work
+from .threads import limit_threads
+from .webhook import Listener
 
 log = structlog.get_logger("learner")
+
+
+@dataclass(frozen=True)
+class Membership:
+    """In which federation a learner takes part, and as whom."""
+
+    controller: str  # URL
+    name: str | None = None
+    token: str | None = field(default=None, repr=False)  # for enrolling
+    root_certificate: str | None = None
+    state_dir: str | Path = ".metis"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    num_training_examples: int | None = None
+    listen: ServerParams | None = None  # webhook mode
+    callback_url: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.callback_url and self.listen is None:
+            raise ValueError("a callback URL needs a place to listen for what comes to it")
+
+    @property
+    def request(self) -> m.JoinRequest:
+        """How it introduces itself."""
+        count = self.num_training_examples
+        return m.JoinRequest(name=self.name, labels=dict(self.labels), num_training_examples=count)
 
 
 def app(
@@ -38,56 +66,71 @@ def app(
     state_dir: str | Path | None = None,
     labels: Mapping[str, str] | None = None,
     num_training_examples: int | None = None,
+    callback_url: str | None = None,
 ) -> None:
     """Take part in a federation with this learner; blocks until it is over, SIGINT or SIGTERM.
 
     `client_params` (or `controller`, a URL) says where the controller is; `server_params` turns on webhook mode: the
-    agent listens there and the controller tells it when to poll. `token` is the enrolment token (METIS_ENROLL_TOKEN).
+    agent listens there and the controller tells it when to poll, at `callback_url` where that is not the address of
+    `server_params` (a proxy in between). `token` is the enrolment token (METIS_ENROLL_TOKEN).
     With a `name` the identity survives restarts, in `state_dir` (METIS_STATE_DIR, default .metis).
-    Raises FederationError when the controller refuses for good.
+    Raises FederationError when the controller refuses for good, OSError when it cannot listen.
     """
-    start_log()
+    membership = Membership(
+        controller=controller or (client_params or ClientParams()).url,
+        name=name,
+        token=token or secret("METIS_ENROLL_TOKEN"),
+        root_certificate=client_params.root_certificate if client_params else os.environ.get("METIS_ROOT_CERTIFICATE"),
+        state_dir=state_dir or os.environ.get("METIS_STATE_DIR") or ".metis",
+        labels=labels or {},
+        num_training_examples=num_training_examples,
+        listen=server_params,
+        callback_url=callback_url,
+    )
     limit_threads()
-    where = controller or (client_params or ClientParams()).url
-    arguments = (learner, where, client_params, server_params, name, token, state_dir, labels, num_training_examples)
+    take_part(LearnerAtWork(learner), membership)
+
+
+def take_part(work: Work, membership: Membership) -> None:
+    """`app()` for work that is done wherever it is done."""
+    start_log()
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
-        asyncio.run(_until_signal(*arguments))
+        asyncio.run(_until_signal(work, membership))
 
 
-async def _until_signal(*arguments: Any) -> None:
+async def _until_signal(work: Work, membership: Membership) -> None:
     """Run the agent; SIGINT and SIGTERM make it leave."""
     running = asyncio.current_task()
     assert running is not None
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError, ValueError):  # Windows; not the main thread
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-    await _run(*arguments)
+    async with contextlib.AsyncExitStack() as stack:
+        await (await _agent(work, membership, stack)).run()
 
 
-async def _run(
-    learner: Learner,
-    controller: str,
-    client_params: ClientParams | None,
-    server_params: ServerParams | None,
-    name: str | None,
-    token: str | None,
-    state_dir: str | Path | None,
-    labels: Mapping[str, str] | None,
-    num_training_examples: int | None,
-) -> None:
-    folder = Path(state_dir or os.environ.get("METIS_STATE_DIR") or ".metis")
-    state = StateFile(folder, name, controller) if name else None
+async def _agent(work: Work, membership: Membership, stack: contextlib.AsyncExitStack) -> Agent:
+    """The agent, and on `stack` what it needs: its state file, its connection, its ear for webhooks."""
+    state: StateFile | None = None
+    source: Source = poll
+    request = membership.request
+    if membership.name:
+        state = StateFile(Path(membership.state_dir), membership.name, membership.controller)
+        stack.callback(state.close)
     client = Client(
-        controller,
-        token or secret("METIS_ENROLL_TOKEN"),
-        root_certificate=client_params.root_certificate if client_params else os.environ.get("METIS_ROOT_CERTIFICATE"),
+        membership.controller,
+        membership.token,
+        root_certificate=membership.root_certificate,
         patience_s=None,
         on_answer=state.touch if state else None,
         on_retry=_tell_retry,
     )
-    request = m.JoinRequest(name=name, labels=dict(labels or {}), num_training_examples=num_training_examples)
-    async with client:
-        await Agent(learner, client, poll, request, state=state).run()
+    await stack.enter_async_context(client)
+    if membership.listen:
+        listener = await stack.enter_async_context(Listener(membership.listen, membership.callback_url))
+        request = request.model_copy(update={"callback_url": listener.url})
+        source = Webhook(listener)
+    return Agent(work, client, source, request, state=state)
 
 
 def secret(variable: str) -> str | None:
@@ -101,14 +144,6 @@ def secret(variable: str) -> str | None:
 def _tell_retry(error: BaseException, seconds: float) -> None:
     detail = error.detail if isinstance(error, FederationError) else repr(error)
     log.warning("waiting for the controller", why=detail, again_in_s=round(seconds, 1))
-
-
-def limit_threads() -> None:
-    """One thread for torch unless the user chose: with two, learners that share a machine were 4 to 17 times dearer."""
-    torch = sys.modules.get("torch")
-    chosen = any(os.environ.get(key) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"))
-    if torch is not None and not chosen and torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
 
 
 def start_log() -> None:

@@ -24,6 +24,7 @@ from services.rest import Client
 from .agent import Agent
 from .learner import Array, Learner
 from .sources import poll
+from .tasks import LearnerAtWork
 from .workers import Workers
 
 T = TypeVar("T")
@@ -81,7 +82,8 @@ async def work(controller: str, learners: int, params: int, token: str | None) -
         for index in range(learners):
             client = await stack.enter_async_context(Client(controller, token, patience_s=60.0))
             request = m.JoinRequest(name=f"synthetic-{index:04d}")
-            agent = Agent(SyntheticLearner(index, params), client, poll, request, workers=Inline())
+            learner = LearnerAtWork(SyntheticLearner(index, params))
+            agent = Agent(learner, client, poll, request, workers=Inline())
             group.create_task(agent.run())
 
 

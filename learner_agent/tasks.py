@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,8 +21,24 @@ NOTHING: Mapping[str, Any] = {}
 EXAMPLES = "num_evaluation_examples"
 
 
+class Work(Protocol):
+    """Does tasks. Its calls block; they raise InvalidUpdate for what a learner may not return, and what it raises."""
+
+    def initial(self) -> list[Buffer]:
+        """The learner's own weights as a document."""
+        ...
+
+    def train(self, model: Document, task: m.Task) -> list[Buffer]:
+        """Train from the model; the update as a document."""
+        ...
+
+    def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:
+        """Score the model."""
+        ...
+
+
 class LearnerAtWork:
-    """A learner, and the values of its `local` tensors between tasks."""
+    """Work of a learner in this process. Keeps the values of its `local` tensors between tasks."""
 
     def __init__(self, learner: Learner) -> None:
         self.learner = learner
@@ -30,23 +46,23 @@ class LearnerAtWork:
         self._ready_for: str | None = None  # the run whose first model was set
 
     def initial(self) -> list[Buffer]:
-        """The learner's own weights as a document."""
+        """See Work.initial."""
         arrays = _arrays(self.learner.get_weights(), "get_weights()")
-        names, trainable = _labels(self.learner)
-        return wire.encode(wire.name_tensors(arrays, names, trainable))
+        return wire.encode(wire.name_tensors(arrays, _names(self.learner), getattr(self.learner, "trainable", None)))
 
     def train(self, model: Document, task: m.Task) -> list[Buffer]:
-        """Train from the model; the update as a document."""
+        """See Work.train."""
         weights = self._weights(model, task)
         returned = self.learner.train(weights, dict(task.config))
         if not isinstance(returned, tuple) or len(returned) not in (2, 3):
             raise InvalidUpdate("train() must return (weights, metrics, metadata) or (weights, metrics)")
         arrays = _arrays(returned[0], "train()")
         metadata = scalars(returned[2], "train()'s metadata") if len(returned) == 3 else {}
-        names, _ = _labels(self.learner)
-        labels = [tensor.name for tensor in model.tensors] if names is None else list(names)
-        if not len(arrays) == len(labels) == len(model.tensors):
-            raise InvalidUpdate(f"train() returned {len(arrays)} arrays; the model has {len(model.tensors)}")
+        if len(arrays) != len(model.tensors):
+            raise InvalidUpdate(f"train() returned {len(arrays)} arrays; the model has {len(model.tensors)} tensors")
+        labels = _names(self.learner) or [tensor.name for tensor in model.tensors]
+        if len(labels) != len(arrays):
+            raise InvalidUpdate(f"the learner has {len(labels)} names for {len(arrays)} tensors")
         tensors = [
             Tensor(label, self._public(old, array), old.trainable)
             for label, array, old in zip(labels, arrays, model.tensors, strict=True)
@@ -54,7 +70,7 @@ class LearnerAtWork:
         return wire.encode(tensors, metrics(returned[1], "train()'s metrics"), metadata)
 
     def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:
-        """Score the model."""
+        """See Work.evaluate."""
         returned = self.learner.evaluate(self._weights(model, task), dict(task.config))
         given, told = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, NOTHING)
         scores, metadata = metrics(given, "evaluate()"), scalars(told, "evaluate()'s metadata")
@@ -72,15 +88,17 @@ class LearnerAtWork:
 
     def _public(self, received: Tensor, trained: Array) -> Array:
         """What is sent of a tensor: a local one stays here, and the received value goes back."""
-        patterns = [self.learner.local] if isinstance(self.learner.local, str) else list(self.learner.local)
+        local = getattr(self.learner, "local", ())
+        patterns = [local] if isinstance(local, str) else list(local)
         if any(fnmatchcase(received.name, pattern) for pattern in patterns):
             self._kept[received.name] = trained.copy()
             return received.array
         return trained
 
 
-def _labels(learner: Learner) -> tuple[Sequence[str] | None, Sequence[bool] | None]:
-    return learner.names, learner.trainable
+def _names(learner: Learner) -> list[str] | None:
+    names = getattr(learner, "names", None)  # absent where the four methods are all that there is
+    return None if names is None else list(names)
 
 
 def _arrays(weights: Any, source: str) -> list[Array]:
@@ -99,7 +117,7 @@ def metrics(given: Any, source: str) -> m.Metrics:
         raise InvalidUpdate(f"{source} must be a dict of numbers, not {type(given).__name__}")
     result: m.Metrics = {}
     for name, value in given.items():
-        number = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+        number = _plain(value)
         if number is not None and not isinstance(number, numbers.Real):
             raise InvalidUpdate(f"{source}: {name!r} is not a number but {type(value).__name__}")
         result[str(name)] = float(number) if number is not None and math.isfinite(number) else None
@@ -112,10 +130,18 @@ def scalars(given: Any, source: str) -> m.Scalars:
         raise InvalidUpdate(f"{source} must be a dict, not {type(given).__name__}")
     result: m.Scalars = {}
     for name, value in given.items():
-        plain = value.item() if hasattr(value, "item") and getattr(value, "size", 1) == 1 else value
+        plain = _plain(value)
         if isinstance(plain, float) and not math.isfinite(plain):
             plain = None
         if plain is not None and not isinstance(plain, bool | int | float | str):
             raise InvalidUpdate(f"{source}: {name!r} is neither text nor a number but {type(value).__name__}")
         result[str(name)] = plain
     return result
+
+
+def _plain(value: Any) -> Any:
+    """Python's own scalar of a numpy or torch one; anything else as it is."""
+    try:
+        return value.item()
+    except (AttributeError, TypeError, ValueError, RuntimeError):  # has none, or holds several values
+        return value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 import threading
@@ -25,7 +26,7 @@ class Workers:
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         done: asyncio.Future[T] = loop.create_future()
 
-        def settle(result: T | None, error: BaseException | None) -> None:
+        def settle(result: T | None, error: Exception | None) -> None:
             if done.done():
                 return
             if error is not None:
@@ -35,14 +36,12 @@ class Workers:
 
         def work() -> None:
             result: T | None = None
-            error: BaseException | None = None
+            error: Exception | None = None
             try:
                 result = context.run(call, *arguments)
-            except StopIteration as stopped:  # a future cannot carry it
-                error = RuntimeError(f"StopIteration: {stopped}")
             except BaseException as raised:
-                error = raised
-            if not loop.is_closed():
+                error = _carried(raised)
+            with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, result, error)
 
         self._calls.put(work)
@@ -51,3 +50,12 @@ class Workers:
     def _work(self) -> None:
         while True:
             self._calls.get()()
+
+
+def _carried(error: BaseException) -> Exception:
+    """The error as a future may carry it: sys.exit() or a cancellation in a learner's code must not end the agent."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    carried = RuntimeError(f"the learner raised {error!r}")
+    carried.__cause__ = error
+    return carried

@@ -21,6 +21,8 @@ from .errors import InvalidConfig
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
+MAX_DEPTH = 32  # levels of maps and lists in a configuration
+MAX_EXPLAINED = 20  # wrong keys and values that an error names
 DIGEST_PATTERN = r"^sha256-[0-9a-f]{64}$"
 
 
@@ -194,15 +196,27 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def resolve(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> RunConfig:
     """The RunConfig of `given` over `defaults`; raises InvalidConfig with every wrong key and value."""
-    try:
-        json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidConfig(f"a value cannot be sent as JSON: {error}") from error
+    check_plain(given)
     try:
         return RunConfig.model_validate(merge(defaults, given))
     except ValidationError as error:
         wrong = explain(error, RunConfig)
         raise InvalidConfig("; ".join(wrong), errors=wrong) from error
+
+
+def check_plain(given: Mapping[str, Any]) -> None:
+    """Raise InvalidConfig for what cannot be sent as JSON, or lies deeper than anyone would write."""
+    if _deeper_than(MAX_DEPTH, given):
+        raise InvalidConfig(f"a value is nested deeper than {MAX_DEPTH} levels", limit=MAX_DEPTH)
+    try:
+        json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise InvalidConfig(f"a value cannot be sent as JSON: {error}") from error
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return levels == 0 or any(_deeper_than(levels - 1, one) for one in below)
 
 
 def merge(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,7 +240,7 @@ def without_nulls(value: Mapping[str, Any]) -> dict[str, Any]:
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
     """One line for people per wrong key or value: where, what was wrong, and the nearest known key."""
     lines = []
-    for item in error.errors(include_url=False, include_context=False):
+    for item in error.errors(include_url=False, include_context=False)[:MAX_EXPLAINED]:
         where = ".".join(str(part) for part in item["loc"] if part not in ("body", "query", "path"))
         if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             lines.append(f"{where}: unknown key{nearest(str(item['loc'][-1]), _keys(model, item['loc'][:-1]))}")
@@ -235,7 +249,10 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
         else:
             shown = repr(item.get("input"))
             got = f" (got {shown[:80]}{'…' if len(shown) > 80 else ''})"
-            lines.append(f"{where or 'body'}: {item['msg'].removeprefix('Value error, ')}{got}")
+            if item["type"] == "value_error" and not where:  # of the whole, which may hold secrets
+                lines.append(item["msg"].removeprefix("Value error, "))
+            else:
+                lines.append(f"{where or 'body'}: {item['msg'].removeprefix('Value error, ')}{got}")
     return lines
 
 

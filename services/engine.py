@@ -5,8 +5,7 @@ It runs in a thread. An engine that spreads over machines replaces this call and
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from . import wire
@@ -28,9 +27,12 @@ class Made:
     spent_s: float
 
 
-def aggregate(job: Aggregation, store: ModelStore) -> Made:
-    """Combine the updates of `job` and store the model; raises AggregationFailed or what the store raises."""
-    started = time.perf_counter()
+def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -> Made:
+    """Combine the updates of `job` and store the model; raises AggregationFailed or what the store raises.
+
+    `clock` gives the seconds by which the work is timed.
+    """
+    started = clock()
     parent = wire.decode(store.get(job.parent.digest)).tensors
     before = [tensor.array for tensor in parent]
     trainable = [tensor.trainable for tensor in parent]
@@ -54,7 +56,7 @@ def aggregate(job: Aggregation, store: ModelStore) -> Made:
     except NonFiniteUpdate as error:
         raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
     model = store_model(store, tensors)
-    return Made(model, Spec.of(tensors), (aggregator_state, optimizer_state), time.perf_counter() - started)
+    return Made(model, Spec.of(tensors), (aggregator_state, optimizer_state), clock() - started)
 
 
 def store_model(store: ModelStore, tensors: Sequence[Tensor]) -> ModelInfo:

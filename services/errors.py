@@ -35,6 +35,7 @@ FederationError
 ├── AggregationFailed              the updates of a round could not be combined
 ├── Unreachable                    no connection to the controller
 └── UnexpectedAnswer               an answer that is not of this contract (a proxy's page, say)
+    └── NotOfThisContract          a definite one, of something else than a controller: repeating does not help
 
 Each class has a `name` (the last part of its problem type `/errors/<name>`), made from the class's own name, a
 `title`, and says whether the same call may succeed later (`retryable`). `detail` is a sentence for people, `values`
@@ -176,3 +177,6 @@ class Unreachable(FederationError, title="The controller does not answer", retry
 
 
 class UnexpectedAnswer(FederationError, title="An answer that is not of this contract", retryable=True): ...
+
+
+class NotOfThisContract(UnexpectedAnswer, title="This is not a controller's answer"): ...

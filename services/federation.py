@@ -15,12 +15,12 @@ from typing import Any
 
 from . import messages as m
 from .aggregation import State
-from .config import RunConfig, resolve
+from .config import check_plain, resolve
 from .describe import learner_message, task_message, waiting_for
-from .errors import DifferentBody, FederationOver, NotManual, RunActive, TaskVoid, UnknownModel, UnknownRun
+from .errors import DifferentBody, FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid, UnknownRun
 from .journal import Journal
 from .offers import Offers, refuse_if_closed
-from .plan import Plan, plan
+from .plan import Plan, initial_model, plan
 from .roster import Member, Roster
 from .rounds import Assignment, ModelInfo, Outcome
 from .run import RunState
@@ -79,7 +79,7 @@ class Federation:
     def join(self, request: m.JoinRequest, token_hash: bytes, now: float, webhook_secret: str | None = None) -> Member:
         """Enrol a learner; raises NameTaken while an active learner has the name. A lost one is replaced."""
         self._refuse_when_over()
-        self._expire(now)
+        self.tick(now)
         learner_id = self._new_id()
         name = request.name or f"learner-{learner_id[:8]}"
         holder = self.roster.holder(name)
@@ -91,11 +91,13 @@ class Federation:
         self._move_on(now)
         return member
 
-    def rejoin(self, learner_id: str, request: m.JoinRequest, now: float) -> Member:
-        """A known learner reports back, perhaps restarted: same id and name, the rest of its request renewed."""
+    def rejoin(self, learner_id: str, request: m.JoinRequest, now: float, webhook_secret: str | None = None) -> Member:
+        """A known learner reports back, perhaps restarted: same id and name, the rest of its request renewed. It takes
+        the `webhook_secret` only when it has none."""
         self._refuse_when_over()
         member = self._seen(learner_id, now)
         member.request = request
+        member.webhook_secret = member.webhook_secret or webhook_secret
         self._move_on(now)
         return member
 
@@ -189,17 +191,18 @@ class Federation:
         Raises InvalidConfig, RunActive, UnknownModel; the same `key` and configuration again give the same run.
         """
         self._refuse_when_over()
+        check_plain(given)
         fingerprint = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
         if key is not None and key in self._keys:
             before, run_id = self._keys[key]
             if before != fingerprint:
                 raise DifferentBody("this Idempotency-Key was used with another configuration", key=key)
             return self._run(run_id)
-        config = resolve(self.defaults, given)
-        parts = plan(config)
-        model = _initial_model(config, held)
         if self.active:
             raise RunActive(f"run {self.active.id} is {self.active.state}: stop it first", run=self.active.id)
+        config = resolve(self.defaults, given)
+        parts = plan(config)
+        model = initial_model(config, held)
         run = RunState(self._new_id(), config, parts, now, model=model)
         run.wait_for_learners(now)
         self._remember(run)
@@ -220,13 +223,16 @@ class Federation:
         """Start the next round of a run that is advanced by hand.
 
         With `number` the call may be repeated: it asks for that round, and changes nothing once it has begun. While a
-        round is going on nothing changes. Raises NotManual, TaskVoid when the run has ended.
+        round is going on nothing changes. Raises NotManual, TaskVoid when the run has ended, InvalidRequest for a
+        round that is further ahead than the next one.
         """
         run = self.find_run(run_id)
         if run.config.advance != "manual":
             raise NotManual('the rounds of this run start by themselves; post it with advance = "manual"', run=run.id)
         if run.over:
             raise TaskVoid(f"run {run.id} has ended: {run.reason}", id=run.id)
+        if number is not None and number > run.round + 1:
+            raise InvalidRequest(f"the next round is {run.round + 1}", expected=run.round + 1, got=number)
         begun = number is not None and number <= run.round
         if run.state in ("waiting", "initializing") and not begun:
             run.requested = True
@@ -384,12 +390,3 @@ class Federation:
     def _refuse_when_over(self) -> None:
         if self.over:
             raise FederationOver("the controller is shutting down: agents may exit")
-
-
-def _initial_model(config: RunConfig, held: Callable[[str], ModelInfo | None]) -> ModelInfo | None:
-    if config.initial_model is None:
-        return None
-    info = held(config.initial_model)
-    if info is None:
-        raise UnknownModel(f"initial_model: put it first, PUT /v1/models/{config.initial_model}")
-    return info

@@ -13,6 +13,7 @@ NAME_PATTERN = r"^[^\x00-\x1f\x7f/\\]{1,64}$"
 
 Id = Annotated[str, Field(pattern=ID_PATTERN, description="opaque")]
 Digest = Annotated[str, Field(pattern=r"^sha256-[0-9a-f]{64}$", description="sha256 of the document's bytes")]
+Word = Annotated[str, Field(max_length=1000)]
 Scalars = dict[str, bool | int | float | str | None]
 Metrics = dict[str, float | None]
 Kind = Annotated[str, Field(pattern=ID_PATTERN, description="`init`, `train` or `evaluate`; more may come")]
@@ -38,18 +39,18 @@ class JoinRequest(Question):
     name: str | None = Field(None, pattern=NAME_PATTERN, description="unique among live learners; default: made up")
     num_training_examples: int | None = Field(None, ge=0, le=2**53, description="rows that this learner holds")
     callback_url: str | None = Field(None, max_length=2048, description="POSTed with a signed 'poll now' (webhook)")
-    labels: dict[str, str] = Field(default_factory=dict, max_length=64, description="free, for selection and display")
+    labels: dict[Word, Word] = Field(default_factory=dict, max_length=64, description="free, for selection and display")
     kinds: list[Kind] = Field(
         default_factory=lambda: list(KINDS), max_length=64, description="task kinds that it can do"
     )
-    encodings: list[str] = Field(default_factory=lambda: ["none"], max_length=64, description="forms it can read")
+    encodings: list[Word] = Field(default_factory=lambda: ["none"], max_length=64, description="forms it can read")
 
 
 class Progress(Question):
     """How far a training is, for the live view."""
 
-    epoch: int | None = Field(None, ge=0)
-    batch: int | None = Field(None, ge=0)
+    epoch: int | None = Field(None, ge=0, le=2**53)
+    batch: int | None = Field(None, ge=0, le=2**53)
     loss: float | None = None
 
 
@@ -94,7 +95,7 @@ class Learner(Message):
     name: str
     state: Literal["active", "lost", "left"]
     token: str | None = Field(None, description="its bearer token, shown once, when it enrols")
-    webhook_secret: str | None = Field(None, description="signs its webhooks, shown once")
+    webhook_secret: str | None = Field(None, description="signs its webhooks (Standard Webhooks), shown once")
     num_training_examples: int | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     kinds: list[str] = Field(default_factory=list)

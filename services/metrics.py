@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .messages import CombinedMetrics, Metrics
+from .scaling import LARGEST
 
 EXAMPLES = "num_evaluation_examples"
 
@@ -39,13 +40,15 @@ def _mean(name: str, scores: Sequence[Score]) -> float | None:
     if any(weight is None for _, weight in told) or math.fsum(weights) == 0:
         weights = [1.0] * len(told)
     total = math.fsum(weights)
-    mean = math.fsum(value * (weight / total) for (value, _), weight in zip(told, weights, strict=True))
-    return mean if math.isfinite(mean) else None
+    try:
+        return math.fsum(value * (weight / total) for (value, _), weight in zip(told, weights, strict=True))
+    except OverflowError:  # the mean of the largest floats may round to none
+        return None
 
 
 def evaluation_score(learner: str, metrics: Metrics, metadata: Mapping[str, Any]) -> Score:
     """The score of an evaluation, weighted by `num_evaluation_examples` of its metadata, else of its metrics."""
     given = metadata.get(EXAMPLES, metrics.get(EXAMPLES))
-    counts = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given < math.inf
+    counts = isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= LARGEST
     kept = {name: value for name, value in metrics.items() if name != EXAMPLES}
     return Score(learner, kept, float(given) if counts and given is not None else None)

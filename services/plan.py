@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from . import termination
 from .aggregation import RULES, Aggregator
 from .config import RunConfig, nearest
-from .errors import InvalidConfig
+from .errors import InvalidConfig, UnknownModel
 from .optimizers import OPTIMIZERS, ServerOptimizer
+from .rounds import ModelInfo
 from .scaling import SCALERS, Scaler
 from .scheduling import SCHEDULERS, Scheduler
 from .selection import SELECTORS, Selector
@@ -46,6 +47,16 @@ def check_names(config: RunConfig) -> Plan:
         aggregator=_make("aggregation_rule", RULES, config.aggregation_rule, "aggregation", config.aggregation),
         optimizer=_make("server_optimizer", OPTIMIZERS, config.server_optimizer, "optimizer", config.optimizer),
     )
+
+
+def initial_model(config: RunConfig, held: Callable[[str], ModelInfo | None]) -> ModelInfo | None:
+    """The model that a run begins with, if it names one; raises UnknownModel when it was not put before."""
+    if config.initial_model is None:
+        return None
+    info = held(config.initial_model)
+    if info is None:
+        raise UnknownModel(f"initial_model: put it first, PUT /v1/models/{config.initial_model}")
+    return info
 
 
 def _make(

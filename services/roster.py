@@ -11,6 +11,7 @@ from .errors import Busy, NameTaken, UnknownLearner
 from .selection import Candidate
 
 MAX_LEARNERS = 20_000
+WEBHOOK_LEASE_S = 30.0  # at least: a learner that is told by webhooks polls by itself every ten seconds only
 
 
 @dataclass
@@ -35,6 +36,10 @@ class Member:
     def can(self, kind: str) -> bool:
         """Whether it is here and does tasks of this kind."""
         return self.state == "active" and kind in self.request.kinds
+
+    def lapses_at(self, lease_s: float) -> float:
+        """When it is lost if it is not heard of before."""
+        return self.last_seen + (max(lease_s, WEBHOOK_LEASE_S) if self.request.callback_url else lease_s)
 
 
 class Roster:
@@ -96,11 +101,11 @@ class Roster:
 
     def lapsed(self, now: float, lease_s: float) -> list[Member]:
         """Active members that were not heard of within the lease; they are lost from now on."""
-        gone = [member for member in self if member.state == "active" and now >= member.last_seen + lease_s]
+        gone = [member for member in self if member.state == "active" and now >= member.lapses_at(lease_s)]
         for member in gone:
             member.state = "lost"
         return gone
 
     def next_lapse(self, lease_s: float) -> float | None:
         """When the next lease ends."""
-        return min((m.last_seen + lease_s for m in self if m.state == "active"), default=None)
+        return min((m.lapses_at(lease_s) for m in self if m.state == "active"), default=None)

@@ -40,7 +40,7 @@ class RunState:
     requested: bool = False  # an operator asked for the next round of a run that is advanced by hand
     aggregator_state: State | None = None
     optimizer_state: State | None = None
-    scores: list[float | None] = field(default_factory=list)  # the watched metric of each evaluated round
+    scores: list[tuple[int, float | None]] = field(default_factory=list)  # round, watched metric of its model
     participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left or it ended
     reason: str | None = None
     ended_by: str | None = None
@@ -104,7 +104,7 @@ class RunState:
         combined = one.evaluation.combined
         watched = self.watched(combined)
         score = combined.get(watched[0]) if watched else None
-        self.scores.append(score)
+        self.scores.append((one.number, score))
         if score is None or watched is None or one.model is None:
             return
         if self.best is None or is_better(score, self.best[1], watched[1]):

@@ -33,7 +33,7 @@ class Stages:
     def move_on(self, run: RunState, now: float) -> None:
         """Take every step that is due."""
         while not run.over:
-            if ending := termination.out_of_time(run.config.termination, now - run.started_at):
+            if ending := termination.out_of_time(run.config.termination, run.started_at, now):
                 self.end(run, "completed", ending.reason, ending.signal, now)
                 return
             before = run.state

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from .config import TerminationSignals
 from .errors import InvalidConfig
 
+Score = tuple[int, float | None]  # round and watched metric of its model
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -42,28 +44,28 @@ def cutoff_s(signals: TerminationSignals) -> float:
     return math.inf if minutes is None else minutes * 60.0
 
 
-def out_of_time(signals: TerminationSignals, elapsed_s: float) -> Ending | None:
-    """The end by `execution_cutoff_time_mins`, which does not wait for a round to close."""
-    if elapsed_s < cutoff_s(signals):
+def out_of_time(signals: TerminationSignals, started_at: float, now: float) -> Ending | None:
+    """The end by `execution_cutoff_time_mins`, which does not wait for a round to close. Times are seconds."""
+    if now < started_at + cutoff_s(signals):  # the very sum that is the run's deadline, so that the two agree
         return None
     return Ending("execution_cutoff_time_mins", f"{signals.execution_cutoff_time_mins:g} minutes are over")
 
 
-def after_round(signals: TerminationSignals, rounds: int, scores: Sequence[float | None]) -> Ending | None:
-    """The end after `rounds` aggregations, given the watched metric of each evaluated model, oldest first.
+def after_round(signals: TerminationSignals, rounds: int, scores: Sequence[Score]) -> Ending | None:
+    """The end after `rounds` aggregations, given the round and watched metric of each evaluated model, oldest first.
 
-    A score of None (missing, NaN) never matches and never counts as an improvement.
+    A score of None or NaN never matches and never counts as an improvement.
     """
     if signals.federation_rounds is not None and rounds >= signals.federation_rounds:
         return Ending("federation_rounds", f"{rounds} rounds are done")
-    latest = scores[-1] if scores else None
+    latest = _number(scores[-1][1]) if scores else None
     cutoff = signals.evaluation_metric_cutoff_score
     if cutoff is not None and latest is not None and not is_better(cutoff, latest, signals.evaluation_metric_mode):
         sign = "≥" if signals.evaluation_metric_mode == "max" else "≤"
         return Ending("evaluation_metric", f"{signals.evaluation_metric} is {latest:.4g} {sign} {cutoff:g}")
     patience = signals.patience_rounds
     if patience is not None and _stale(scores, signals.evaluation_metric_mode) >= patience:
-        return Ending("patience_rounds", f"{signals.evaluation_metric} has not improved for {patience} evaluations")
+        return Ending("patience_rounds", f"{signals.evaluation_metric} has not improved for {patience} rounds")
     return None
 
 
@@ -72,12 +74,15 @@ def is_better(score: float, than: float, mode: str) -> bool:
     return score > than if mode == "max" else score < than
 
 
-def _stale(scores: Sequence[float | None], mode: str) -> int:
-    """Evaluations since the best one."""
-    best, since = None, 0
-    for score in scores:
+def _stale(scores: Sequence[Score], mode: str) -> int:
+    """Rounds since the best score, or since the start when there is none."""
+    best, best_round = None, 0
+    for number, reported in scores:
+        score = _number(reported)
         if score is not None and (best is None or is_better(score, best, mode)):
-            best, since = score, 0
-        elif best is not None:
-            since += 1
-    return since
+            best, best_round = score, number
+    return scores[-1][0] - best_round if scores else 0
+
+
+def _number(score: float | None) -> float | None:
+    return None if score is None or math.isnan(score) else score

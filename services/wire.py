@@ -126,19 +126,19 @@ class _Frame:
             self._tensor(tensor)
 
     def _tensor(self, tensor: Tensor) -> None:
-        array = np.asarray(tensor.array, order="C")
+        array = np.asarray(tensor.array)
         name = array.dtype.name
         if name not in DTYPES:
             known = ", ".join(DTYPES)
             raise InvalidUpdate(f"tensor {tensor.name!r} has dtype {array.dtype}; known: {known}", tensor=tensor.name)
-        if array.nbytes > MAX_TENSOR_BYTES:
+        if array.nbytes > MAX_TENSOR_BYTES:  # before it is made contiguous: a broadcast array holds no memory yet
             raise TooLarge(
                 f"tensor {tensor.name!r} has {array.nbytes} bytes; one tensor may have {MAX_TENSOR_BYTES}: split it",
                 tensor=tensor.name,
                 limit=MAX_TENSOR_BYTES,
                 got=array.nbytes,
             )
-        raw = array.astype(DTYPES[name], copy=False).reshape(-1).view(np.uint8)
+        raw = array.astype(DTYPES[name], order="C", copy=False).reshape(-1).view(np.uint8)
         self._head += _header(5 if tensor.trainable else 6, 0x80, b"\xde", b"\xdf")
         self.pack("name", tensor.name, "dtype", name, "shape", list(array.shape))
         if not tensor.trainable:
@@ -185,7 +185,8 @@ def digest(parts: Sequence[Buffer]) -> str:
 
 # ---- decoding
 _Name = Annotated[str, msgspec.Meta(max_length=512)]
-_Scalars = Annotated[dict[_Name, Scalar], msgspec.Meta(max_length=1000)]
+_Text = Annotated[str, msgspec.Meta(max_length=10_000)]  # it is kept with the run and shown in its results
+_Scalars = Annotated[dict[_Name, _Text | bool | int | float | None], msgspec.Meta(max_length=1000)]
 
 
 class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
@@ -290,8 +291,13 @@ class Spec:
                         got=shown[1],
                     )
         if len(got) != len(self.entries):
+            what, longer = ("missing", self.entries) if len(got) < len(self.entries) else ("not of the model", got)
+            first = longer[min(len(got), len(self.entries))][0]
             raise ShapeMismatch(
-                f"expected {len(self.entries)} tensors, got {len(got)}", expected=len(self.entries), got=len(got)
+                f"expected {len(self.entries)} tensors, got {len(got)}: {first!r} is {what}",
+                tensor=first,
+                expected=len(self.entries),
+                got=len(got),
             )
 
 

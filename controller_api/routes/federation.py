@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
@@ -52,7 +53,7 @@ async def events(request: Request) -> Response:
     """GET /v1/events, described in openapi.py."""
     runtime = runtime_of(request)
     given = request.headers.get("last-event-id")
-    if given is not None and not (given.isdigit() and len(given) < 19):
+    if given is not None and not re.fullmatch("[0-9]{1,18}", given):
         raise NotParseable("Last-Event-ID is the number of an event", got=given[:40])
     start = runtime.events.last_id if given is None else int(given)
 
@@ -62,6 +63,8 @@ async def events(request: Request) -> Response:
             yield "".join(_server_sent(event) for event in batch) or ": still here\n\n"
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type="text/event-stream")
     return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
 
 

@@ -83,15 +83,15 @@ async def put_model(request: Request) -> Response:
         await intake.take_model(runtime, request, digest)
         info, _ = runtime.model(digest)
         created = True
-    location = f"/v1/models/{digest}"
-    reference = m.Reference(digest=digest, url=location, size=info.size)
-    return _json(reference, 201 if created else 200, {"Location": location})
+    reference = m.Reference(digest=digest, url=digest, size=info.size)
+    return _json(reference, 201 if created else 200, {"Location": digest})
 
 
 async def put_result(request: Request) -> Response:
     """PUT /v1/tasks/{task_id}/result"""
-    runtime = runtime_of(request)
-    assigned = runtime.check_task(request.path_params["task_id"], caller(request).learner)
+    runtime, task_id, learner = runtime_of(request), request.path_params["task_id"], caller(request).learner
+    intake.check_media(runtime.federation.offers.get(task_id, learner), request)
+    assigned = runtime.check_task(task_id, learner)
     receipt, taken = await intake.take_result(runtime, request, assigned)
     return _json(receipt, 201 if taken else 200)
 

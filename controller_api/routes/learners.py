@@ -24,7 +24,7 @@ async def join(request: Request, response: Response, body: m.JoinRequest) -> m.L
         response.status_code = 200
         return runtime.rejoin(identity.learner, body)
     learner = runtime.join(body)
-    response.headers["Location"] = f"/v1/learners/{learner.id}"
+    response.headers["Location"] = f"learners/{learner.id}"  # resolved against the request, below any prefix
     return learner
 
 

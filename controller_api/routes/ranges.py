@@ -10,7 +10,7 @@ from starlette.responses import Response
 from services.errors import RangeNotSatisfiable
 from services.wire import MEDIA_TYPE
 
-RANGE = re.compile(r"bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.IGNORECASE)
+RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
 
 
 def model_response(request: Request, body: memoryview, digest: str, shared_caches: bool) -> Response:

@@ -45,7 +45,7 @@ async def start(
     merged key by key. One run at a time: 409 while one is active. An `Idempotency-Key` makes the call repeatable."""
     runtime = runtime_of(request)
     run = runtime.start_run(given, idempotency_key)
-    response.headers["Location"] = f"/v1/runs/{run.id}"
+    response.headers["Location"] = f"runs/{run.id}"
     return runtime.federation.run_message(run, runtime.now)
 
 

@@ -61,10 +61,11 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Run a federation of many learners in this one process, for research."""
+    from ..display import display_for
     from ..simulate import Simulation
 
     simulation = Simulation(learners, concurrency, rounds, learner, assignments or [], out)
-    results = exits.run(simulation.run(sys.stderr if as_json else sys.stdout))
+    results = exits.run(simulation.run(display_for(sys.stderr if as_json else sys.stdout)))
     if as_json:
         options.print_json(results)
     raise typer.Exit(exits.FAILED if results["run"]["state"] == "failed" else exits.DONE)

@@ -14,8 +14,7 @@ import numpy as np
 
 from ..errors import AggregationFailed
 from .base import Array, State, View
-
-BLOCK = 1 << 16  # elements: two float64 blocks are 1 MiB
+from .blocks import Block, blocks, each, empty_like, gather, scatter, settle
 
 
 @dataclass(frozen=True)
@@ -26,68 +25,81 @@ class FedAvg:
         self, views: Sequence[View], factors: Sequence[float], state: State | None = None
     ) -> tuple[list[Array], State | None]:
         """See Aggregator.aggregate; keeps no state. Updates with factor 0 are left out."""
-        counted = [(view, factor) for view, factor in zip(views, factors, strict=True) if factor > 0]
+        counted = [(view.arrays, factor) for view, factor in zip(views, factors, strict=True) if factor > 0]
         if not counted:
             raise AggregationFailed("no update has a scaling factor above 0: there is nothing to average")
-        kept = [factor for _, factor in counted]
-        columns = zip(*(view.arrays for view, _ in counted), strict=True)
-        return [mean(column, kept) for column in columns], state
+        return mean([arrays for arrays, _ in counted], [factor for _, factor in counted]), state
 
 
-def mean(arrays: Sequence[Array], factors: Sequence[float]) -> Array:
-    """Weighted mean of arrays of one dtype and shape, with the same dtype and shape; `factors` > 0, any scale."""
-    first = arrays[0]
-    out = np.empty(first.shape, first.dtype)
-    if len(arrays) == 1:
-        np.copyto(out, first)
-        return out
-    exact = first.dtype.kind in "iub"
-    weights, divisor = _whole(factors) if exact else _shares(factors)
-    flat = [array.reshape(-1) for array in arrays]
-    target = out.reshape(-1)
-    total, term = np.empty(BLOCK), np.empty(BLOCK)
-    for at in range(0, target.size, BLOCK):
-        size = min(BLOCK, target.size - at)
-        acc, part = total[:size], term[:size]
-        np.copyto(acc, flat[0][at : at + size], casting="unsafe")
-        acc *= weights[0]
-        for array, weight in zip(flat[1:], weights[1:], strict=True):
-            np.copyto(part, array[at : at + size], casting="unsafe")
-            part *= weight
-            acc += part
-        if exact:
-            acc /= divisor
-        _store(acc, target[at : at + size])
+def mean(models: Sequence[Sequence[Array]], factors: Sequence[float]) -> list[Array]:
+    """Weighted mean of models of the same dtypes and shapes, which it keeps; `factors` > 0, of any scale."""
+    if len(models) == 1:
+        return [array.copy() for array in models[0]]
+    out = empty_like(models[0])
+    shares, whole = _shares(factors), _whole(factors)
+
+    def average(block: Block) -> None:
+        total, term = np.empty(block.size), np.empty(block.size)
+        dtype = out[block.first].dtype
+        gather(models[0], block, total)
+        if dtype.kind == "f" or dtype.kind == "V":  # V: bfloat16
+            _weighted_sum(models, shares, block, total, term)
+        else:
+            _exact_mean(models, whole, block, total, term, around_first=dtype.kind != "b")
+        settle(total, dtype)
+        scatter(total, block, out)
+
+    each(blocks(out), average)
     return out
 
 
-def _shares(factors: Sequence[float]) -> tuple[list[float], float]:
+def _weighted_sum(
+    models: Sequence[Sequence[Array]], shares: Sequence[float], block: Block, total: Array, term: Array
+) -> None:
+    """`total` holds the first model's block; it becomes the sum of all, each times its share."""
+    total *= shares[0]
+    for model, share in zip(models[1:], shares[1:], strict=True):
+        gather(model, block, term)
+        term *= share
+        total += term
+
+
+def _exact_mean(
+    models: Sequence[Sequence[Array]],
+    whole: Sequence[float],
+    block: Block,
+    total: Array,
+    term: Array,
+    around_first: bool,
+) -> None:
+    """Sums of whole numbers are exact, so the division rounds once and ties stay ties.
+
+    `around_first`: sums of differences from the first model stay small, so what all agree on comes back up to 2^53.
+    """
+    origin = total.copy() if around_first else None
+    if origin is not None:
+        total[:] = 0.0
+    else:
+        total *= whole[0]
+    for model, factor in zip(models[1:], whole[1:], strict=True):
+        gather(model, block, term)
+        if origin is not None:
+            term -= origin
+        term *= factor
+        total += term
+    total /= math.fsum(whole)
+    if origin is not None:
+        total += origin
+
+
+def _shares(factors: Sequence[float]) -> list[float]:
     total = math.fsum(factors)
-    return [factor / total for factor in factors], 1.0
+    return [factor / total for factor in factors]
 
 
-def _whole(factors: Sequence[float]) -> tuple[list[float], float]:
-    """Factors for integers: sums of whole numbers are exact, so the division rounds once and ties stay ties."""
-    if all(float(factor).is_integer() for factor in factors):
-        common = math.gcd(*(int(factor) for factor in factors))
-        factors = [int(factor) // common for factor in factors]
-    return [float(factor) for factor in factors], math.fsum(factors)
-
-
-def _store(acc: Array, target: Array) -> None:
-    """Cast a float64 block to the tensor's dtype."""
-    kind = target.dtype.kind
-    if kind == "b":
-        np.greater(acc, 0.5, out=target)
-        return
-    if kind in "iu":
-        np.rint(acc, out=acc)
-        limits = np.iinfo(target.dtype)
-        low, high = float(limits.min), float(limits.max)
-        if high > limits.max:  # 2^63 and 2^64 are floats, but not of the dtype
-            high = float(np.nextafter(high, 0))
-        np.clip(acc, low, high, out=acc)
-    elif target.dtype == np.float64:
-        limit = np.finfo(np.float64).max  # shares may add up to 1 + 2^-52
-        np.clip(acc, -limit, limit, out=acc)
-    np.copyto(target, acc, casting="unsafe")
+def _whole(factors: Sequence[float]) -> list[float]:
+    """The factors without their common divisor."""
+    if not all(float(factor).is_integer() for factor in factors):
+        return [float(factor) for factor in factors]
+    common = math.gcd(*(int(factor) for factor in factors))
+    return [float(int(factor) // common) for factor in factors]

@@ -226,7 +226,11 @@ class Client:
             before_sleep=self._tell,
             reraise=True,
         )
-        return await attempts(call)
+
+        async def attempt() -> T:  # tenacity awaits what it sees to be a coroutine function: a lambda is not
+            return await call()
+
+        return await attempts(attempt)
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         if self._on_retry and state.outcome and (error := state.outcome.exception()):

@@ -232,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
         if got == size:
             return self._finish(bytes(self._head[start : start + size]))
         if start + size > len(self._head):
-            self._head.extend(bytes(start + size - len(self._head)))
+            self._head = self._head + bytes(start + size - len(self._head))  # anew: asyncio still holds a view of it
         return None
 
     def _finish(self, body: bytes) -> None:

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, Never
 
-from ..errors import FederationError, Unavailable, UnexpectedAnswer
+from ..errors import FederationError, NotOfThisContract, Unavailable
 from .exchange import Answer
 
 MEMBERS = ("type", "title", "status", "detail", "retryable")
 
 
-class NotOfThisContract(UnexpectedAnswer, title="An answer that is not of this contract"):
-    """A definite answer of something else than a controller: repeating does not help."""
-
-
 def raise_problem(answer: Answer) -> Never:
-    """Raise what the controller refused; an error that is not of this contract (a proxy's) as UnexpectedAnswer."""
+    """Raise what the controller refused; an error that is not of this contract (a proxy's) as NotOfThisContract."""
     values: dict[str, Any] = {}
     if (seconds := answer.headers.get("retry-after", "")).isdigit():
         values["retry_after_s"] = int(seconds)

@@ -7,6 +7,7 @@ import mmap
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,8 +42,11 @@ class OnDisk:
                 for part in parts:
                     file.write(part)
             unfinished.replace(target)
-        except OSError as error:
-            unfinished.unlink(missing_ok=True)
+        except BaseException as error:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                raise
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"no space left in {self.folder}: free some, the call may be repeated") from error
             raise StoreUnavailable(f"cannot write to {self.folder}: {error.strerror}") from error
@@ -61,7 +65,10 @@ class OnDisk:
 
     def drop(self, key: str) -> None:
         """See ModelStore.drop."""
-        self._path(key).unlink(missing_ok=True)
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreUnavailable(f"cannot remove {key} from {self.folder}: {error.strerror}") from error
 
     def remember(self, learner: str, key: str) -> None:
         """See ModelStore.remember."""

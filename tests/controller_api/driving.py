@@ -1,4 +1,4 @@
-"""The contract spoken by hand: plain requests and documents of the public MessagePack library, nothing of `services`."""
+"""The contract spoken by hand: plain requests, and documents made by the public MessagePack library."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from controller_api.app import create_app
 from controller_api.server import Server
 from controller_api.settings import Settings
 from services import ModelStoreConfig
+from tests.conftest import until
 
 MSGPACK = "application/vnd.msgpack"
 ENROLL, OPERATOR, VIEWER = (f"{role}-token-of-these-tests" for role in ("enroll", "operator", "viewer"))
@@ -195,8 +196,11 @@ async def listening(**given: Any) -> AsyncIterator[Running]:
     server = Server(app, made)
     async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         group.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
+
+        async def started() -> bool:
+            return server.started
+
+        await until(started)
         async with httpx.AsyncClient(base_url=server.url, timeout=20) as http:
             yield Running(app, int(server.url.rpartition(":")[2]), http)
         server.should_exit = True

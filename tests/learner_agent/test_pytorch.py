@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch")
 
-from learner_agent.pytorch import TorchLearner, load_weights, one_thread_unless_chosen, weights_of  # noqa: E402
+from learner_agent.pytorch import TorchLearner, load_weights, weights_of  # noqa: E402
 
 
 def small_model() -> Any:
@@ -221,24 +221,3 @@ def test_learner_derives_names_and_trainable_from_the_model() -> None:
     ]
     assert learner.trainable == [True, False, True, True, False, False, False]
     assert len(learner.get_weights()) == 7
-
-
-def test_torch_computes_on_one_thread_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several learners share a machine: the default number becomes one, the user's own number stays."""
-    default = torch.get_num_threads()
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    try:
-        monkeypatch.setattr("learner_agent.pytorch._DEFAULT_THREADS", 6)
-        torch.set_num_threads(6)
-        Small(small_model())
-        assert torch.get_num_threads() == 1
-        torch.set_num_threads(3)
-        one_thread_unless_chosen()
-        assert torch.get_num_threads() == 3
-        torch.set_num_threads(6)
-        monkeypatch.setenv("OMP_NUM_THREADS", "6")
-        one_thread_unless_chosen()
-        assert torch.get_num_threads() == 6
-    finally:
-        torch.set_num_threads(default)

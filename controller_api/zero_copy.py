@@ -1,0 +1,307 @@
+"""uvicorn's HTTP protocol with bodies that move between socket and memory (or file) without a copy in between.
+
+On top of the stock class, for plain connections, an app finds in `scope["extensions"]`:
+
+- `metis.receive_into`: `await receive_into(buffer)` lets the socket write the rest of a body of declared length straight
+  into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long);
+- `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
+
+It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate.
+It uses uvicorn's internals, so uvicorn is pinned; `tests/controller_api/test_data_plane.py` runs the same requests
+through this class and the stock one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from services.errors import BodyTooSlow, FederationError, HeadTooLarge, HeadTooSlow, NotParseable
+
+from .problems import body_of, status_of
+
+HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
+HEAD_FIELDS = 100  # most header fields
+HEAD_S = 10.0  # a head must be there after so long
+PIECE = 1 << 20  # bytes in one system call: larger gains nothing, and others get their turn
+STALL_S = 30.0  # a transfer that moves less than SLOWEST · STALL_S in this time is given up
+SLOWEST = 1024  # bytes per second
+
+
+class ZeroCopyProtocol(HttpToolsProtocol):
+    """See the module."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_size = 0
+        self._head_open = False  # bytes of a head have come, its end has not
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = False
+
+    # ---- the head of a request, bounded
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.BaseProtocol."""
+        super().connection_made(transport)
+        self._arm_head_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._refused or self.parser is None:
+            return
+        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
+            self._arm_head_timer()
+        super().data_received(data)
+        if self._head_open:
+            self._head_size += len(data)
+            if self._head_size > HEAD_BYTES:
+                self._refuse(HeadTooLarge(f"the head of a request may have {HEAD_BYTES} bytes", limit=HEAD_BYTES))
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head_open, self._head_size = True, 0
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: judge its size, start the app."""
+        self._head_open = False
+        self._disarm_head_timer()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
+            self._refuse(
+                HeadTooLarge(
+                    f"the head of a request may have {HEAD_BYTES} bytes in {HEAD_FIELDS} fields", limit=HEAD_BYTES
+                )
+            )
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """See HttpToolsProtocol."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See HttpToolsProtocol."""
+        if not self._refused:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets a problem document too."""
+        self._refuse(NotParseable(msg))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        self._disarm_head_timer()
+        super().connection_lost(exc)
+
+    def _arm_head_timer(self) -> None:
+        self._disarm_head_timer()
+        self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+
+    def _disarm_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._head_open:
+            self._refuse(HeadTooSlow(f"the head of a request must be there within {HEAD_S:g} s", limit=HEAD_S))
+        elif self.cycle is None:
+            self.transport.close()
+
+    def _refuse(self, error: FederationError) -> None:
+        """Answer before there is a request, and close."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        self._disarm_head_timer()
+        if self.cycle is None or self.cycle.response_complete:
+            content = json.dumps(body_of(error)).encode()
+            head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[status_of(type(error))] + head % len(content) + content)
+        self.transport.close()
+
+    # ---- the extensions
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.scheme == "https":
+            super()._start_asgi_task(cycle, app)
+            return
+
+        async def receive_into(buffer: memoryview) -> None:
+            await self._receive_into(cycle, buffer)
+
+        cycle.scope["extensions"] = {"http.response.zerocopysend": {}, "metis.receive_into": receive_into}  # type: ignore[typeddict-unknown-key]
+
+        async def with_extensions(scope: Any, receive: Any, send: Any) -> None:
+            async def extended(message: Any) -> None:
+                if message["type"] == "http.response.zerocopysend":
+                    await self._zero_copy_send(cycle, message)
+                else:
+                    await send(message)
+
+            await app(scope, receive, extended)
+
+        super()._start_asgi_task(cycle, with_extensions)
+
+    async def _receive_into(self, cycle: RequestResponseCycle, buffer: memoryview) -> None:
+        """Fill `buffer` with the rest of the body; raises BodyTooSlow, or ConnectionResetError when the peer left."""
+        came = len(cycle.body)
+        if came > len(buffer):
+            raise NotParseable("the body is longer than it was declared")
+        buffer[:came] = cycle.body
+        cycle.body = bytearray()
+        if not cycle.more_body:
+            if came != len(buffer):
+                raise ConnectionResetError("the body is shorter than it was declared")
+            return
+        if cycle.disconnected:
+            raise ConnectionResetError("the peer left")
+        if cycle.waiting_for_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        self.flow.pause_reading()
+        sink = Sink(self, buffer, came)
+        self.transport.set_protocol(sink)
+        self.flow.resume_reading()
+        watch = Watch(self.loop, lambda: sink.position, sink.give_up)
+        try:
+            await sink.done
+        finally:
+            watch.cancel()
+            sink.detach()
+        self.parser = httptools.HttpRequestParser(self)  # the old one never saw this body: begin anew for keep-alive
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        cycle.more_body = False
+
+    async def _zero_copy_send(self, cycle: RequestResponseCycle, message: Any) -> None:
+        """A part of a file as the (rest of the) answer's body."""
+        count = message["count"]
+        if cycle.scope["method"] != "HEAD":
+            await self._send_file(message["file"].fileno(), message.get("offset", 0), count)
+            cycle.expected_content_length -= count  # bytes that went out behind the cycle's back
+        await cycle.send({"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)})
+
+    async def _send_file(self, file: int, offset: int, count: int) -> None:
+        """os.sendfile on the connection's own socket, as fast as the peer reads."""
+        self.transport.set_write_buffer_limits(high=0)
+        if self.transport.get_write_buffer_size():
+            await self.flow.drain()
+        socket = os.dup(self.transport.get_extra_info("socket").fileno())
+        sent = 0
+        stalled = self.loop.create_future()
+        watch = Watch(self.loop, lambda: sent, lambda: stalled.done() or stalled.set_result(None))
+        try:
+            while sent < count and not self.transport.is_closing():
+                try:
+                    moved = os.sendfile(socket, file, offset + sent, min(count - sent, PIECE))
+                except BlockingIOError:
+                    await self._until_writable(socket, stalled)
+                    continue
+                if moved == 0:
+                    raise OSError("the file is shorter than was said")
+                sent += moved
+                if moved == PIECE:
+                    await asyncio.sleep(0)
+        except (BrokenPipeError, ConnectionResetError):
+            self.transport.abort()
+        finally:
+            watch.cancel()
+            os.close(socket)
+
+    async def _until_writable(self, socket: int, stalled: asyncio.Future[None]) -> None:
+        writable = self.loop.create_future()
+        self.loop.add_writer(socket, lambda: writable.done() or writable.set_result(None))
+        try:
+            await asyncio.wait((writable, stalled), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.loop.remove_writer(socket)
+        if stalled.done():
+            self.transport.abort()
+
+
+class Sink(asyncio.BufferedProtocol):
+    """Has the connection for the length of one body: the socket writes into `buffer`, nothing else does."""
+
+    def __init__(self, http: ZeroCopyProtocol, buffer: memoryview, position: int) -> None:
+        self.position = position
+        self.done: asyncio.Future[None] = http.loop.create_future()
+        self._http = http
+        self._buffer = buffer
+        self._attached = True
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol."""
+        return self._buffer[self.position : self.position + PIECE]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
+        self.position += nbytes
+        if self.position == len(self._buffer):
+            self._hand_back()
+            if not self.done.done():
+                self.done.set_result(None)
+
+    def give_up(self) -> None:
+        """The body came too slowly."""
+        if not self.done.done():
+            self.done.set_exception(
+                BodyTooSlow(f"{self.position} of {len(self._buffer)} bytes came, then too few for {STALL_S:g} s")
+            )
+
+    def detach(self) -> None:
+        """Whatever ended the wait: not a byte more goes into the buffer. An unfinished body ends its connection."""
+        if self._attached:
+            self._hand_back()
+            self._http.cycle.keep_alive = False
+
+    def _hand_back(self) -> None:
+        self._attached = False
+        self._http.flow.pause_reading()  # until the next request is wanted
+        self._http.transport.set_protocol(self._http)
+
+    def eof_received(self) -> None:
+        """See asyncio.BaseProtocol."""
+
+    def pause_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        self._attached = False
+        if not self.done.done():
+            self.done.set_exception(ConnectionResetError("the peer left in the middle of a body"))
+        self._http.connection_lost(exc)
+
+
+class Watch:
+    """Calls `give_up` when less than SLOWEST bytes per second moved over STALL_S seconds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, position: Any, give_up: Any) -> None:
+        self._loop = loop
+        self._position = position
+        self._give_up = give_up
+        self._seen = position()
+        self._timer = loop.call_later(STALL_S, self._look)
+
+    def _look(self) -> None:
+        now = self._position()
+        if now - self._seen < SLOWEST * STALL_S:
+            self._give_up()
+            return
+        self._seen = now
+        self._timer = self._loop.call_later(STALL_S, self._look)
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()

@@ -1,0 +1,94 @@
+"""Laws of every aggregation rule in the registry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.aggregation import RULES, View
+from services.wire import DTYPES
+from tests.services.arrays import Array, any_array
+
+SHAPES: list[tuple[int, ...]] = [(), (0,), (1,), (2, 3), (4, 0)]
+every_rule = pytest.mark.parametrize("rule", RULES)
+
+
+def model(seed: int) -> list[Array]:
+    """A tensor of every dtype and several shapes, small values."""
+    draw = np.random.default_rng(seed)
+    return [draw.integers(0, 2 if d == "bool" else 100, s).astype(DTYPES[d]) for d in DTYPES for s in SHAPES]
+
+
+def views(count: int) -> list[View]:
+    """Updates of learners a, b, c, …, all tensors trained from one model."""
+    parent = model(0)
+    flags = [True] * len(parent)
+    return [View("abcdefgh"[i], model(i + 1), parent, flags) for i in range(count)]
+
+
+def octets(arrays: list[Array]) -> list[bytes]:
+    """The arrays' bits."""
+    return [array.tobytes() for array in arrays]
+
+
+@every_rule
+@given(arrays=st.lists(any_array(), min_size=1, max_size=4), factor=st.integers(1, 2**53))
+def test_one_contribution_comes_back_bit_equal(rule: str, arrays: list[Array], factor: int) -> None:
+    """The model of a single update is that update, of every dtype, to the last bit; its arrays are fresh."""
+    got, _ = RULES[rule]().aggregate([View("a", arrays, arrays, [True] * len(arrays))], [factor], None)
+    assert octets(got) == octets(arrays)
+    assert not any(np.shares_memory(new, old) for new, old in zip(got, arrays, strict=True))
+
+
+@every_rule
+def test_dtypes_and_shapes_survive(rule: str) -> None:
+    """Each tensor keeps its dtype and shape, 0-d and empty ones too."""
+    got, _ = RULES[rule]().aggregate(views(5), [3, 1, 2, 5, 4], None)
+    assert [(a.dtype, a.shape) for a in got] == [(a.dtype, a.shape) for a in model(0)]
+
+
+@every_rule
+def test_the_inputs_are_not_touched(rule: str) -> None:
+    """Updates are read-only and stay as they are, and so does the list of factors."""
+    given_views, factors = views(5), [3.0, 1.0, 2.0, 5.0, 4.0]
+    for view in given_views:
+        for array in [*view.arrays, *view.parent]:
+            array.flags.writeable = False
+    before = [octets(list(view.arrays)) for view in given_views]
+    RULES[rule]().aggregate(given_views, factors, None)
+    assert [octets(list(view.arrays)) for view in given_views] == before
+    assert factors == [3.0, 1.0, 2.0, 5.0, 4.0]
+
+
+@every_rule
+def test_the_same_updates_give_the_same_bytes(rule: str) -> None:
+    """A rule is a pure function: after a restart the same updates make the same model."""
+    first, second = (RULES[rule]().aggregate(views(5), [3, 1, 2, 5, 4], None)[0] for _ in range(2))
+    assert octets(first) == octets(second)
+
+
+@every_rule
+@given(order=st.permutations(range(5)))
+def test_the_order_of_the_updates_does_not_matter(rule: str, order: list[int]) -> None:
+    """Integers and bools are equal in any order, floats up to the rounding of their last digit."""
+    factors, updates = [3, 1, 2, 5, 4], views(5)
+    straight, _ = RULES[rule]().aggregate(updates, factors, None)
+    shuffled, _ = RULES[rule]().aggregate([updates[i] for i in order], [factors[i] for i in order], None)
+    for one, other in zip(straight, shuffled, strict=True):
+        if one.dtype.kind in "iub":
+            assert np.array_equal(one, other)
+        else:
+            wide, limit = one.astype(np.float64), 1e-15 if one.dtype == np.float64 else 0.008  # bfloat16 has 8 bits
+            assert np.allclose(wide, other.astype(np.float64), rtol=limit, atol=0)
+
+
+@every_rule
+@given(arrays=st.lists(any_array(["float16", "bfloat16", "float32", "float64"]), min_size=1, max_size=3))
+def test_finite_updates_make_a_finite_model(rule: str, arrays: list[Array]) -> None:
+    """Whatever finite values learners send, the community model is finite."""
+    finite = [np.where(np.isfinite(array), array, np.zeros_like(array)) for array in arrays]
+    updates = [View(name, rows, finite, [True] * len(finite)) for name, rows in (("a", finite), ("b", finite[:]))]
+    got, _ = RULES[rule]().aggregate([*updates, View("c", [-array for array in finite], finite)], [2**53, 1, 7], None)
+    assert all(np.isfinite(array).all() for array in got)

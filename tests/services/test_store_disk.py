@@ -1,0 +1,97 @@
+"""`OnDisk`: what a crash, a full disk and a read-only one leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.errors import DiskFull, StoreUnavailable, UnknownModel
+from services.store import OnDisk
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("NOT TESTED: a full disk. Mounting a small tmpfs needs root; run the tests once as root.")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def files(folder: Path) -> list[str]:
+    """Names of the files in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_models_outlive_the_process(tmp_path: Path) -> None:
+    """A store opened on the same folder holds what was put before."""
+    OnDisk(tmp_path).put("a", [b"kept"])
+    assert bytes(OnDisk(tmp_path).get("a")) == b"kept"
+
+
+def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
+    """The rest of a killed process's write takes no room and is never taken for a model."""
+    OnDisk(tmp_path).put("a", [b"whole"])
+    (tmp_path / "b.0123456789ab.part").write_bytes(b"hal")
+    store = OnDisk(tmp_path)
+    assert files(tmp_path) == ["a"]
+    with pytest.raises(UnknownModel):
+        store.get("b")
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """The old model stays under its key and no temporary file is left when the parts cannot be written."""
+    store = OnDisk(tmp_path)
+    store.put("a", [b"before"])
+    with pytest.raises(TypeError):
+        store.put("a", [b"after", "no buffer"])  # type: ignore[list-item]
+    assert bytes(store.get("a")) == b"before"
+    assert files(tmp_path) == ["a"]
+
+
+def test_a_full_disk_is_told_and_recovers_by_itself(small_disk: Path) -> None:
+    """DiskFull, nothing half-written, reads go on, and the call succeeds once there is room."""
+    store = OnDisk(small_disk / "models")
+    store.put("first", [bytes(MIB // 2)])
+    with pytest.raises(DiskFull, match="no space left") as caught:
+        store.put("second", [bytes(MIB // 4)] * 3)
+    assert caught.value.retryable
+    assert files(small_disk / "models") == ["first"]
+    assert len(store.get("first")) == MIB // 2
+    store.drop("first")
+    store.put("second", [bytes(MIB // 4)] * 3)
+    assert len(store.get("second")) == MIB * 3 // 4
+
+
+def test_a_read_only_disk_is_told_and_still_read(small_disk: Path) -> None:
+    """StoreUnavailable for a write; what is there can be read."""
+    store = OnDisk(small_disk / "models")
+    store.put("a", [b"there"])
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreUnavailable, match="cannot write"):
+        store.put("b", [b"x"])
+    with pytest.raises(StoreUnavailable):
+        store.drop("a")
+    assert bytes(store.get("a")) == b"there"
+
+
+def test_a_folder_that_vanished_is_told(tmp_path: Path) -> None:
+    """A store whose folder is gone is unavailable, not a crash."""
+    store = OnDisk(tmp_path / "models")
+    (tmp_path / "models").rmdir()
+    with pytest.raises(StoreUnavailable, match="cannot write"):
+        store.put("a", [b"x"])
