@@ -1,6 +1,6 @@
 """The agent: enrols a learner, takes its tasks one by one, sends what comes out, and never gives up on its own.
 
-A result is kept until it is acknowledged, so a task that is offered again is answered without training again.
+A result is sent until it is acknowledged or refused, so a lost reply or a restarted controller costs no training.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ NAME_PATIENCE_S = 120.0  # how long a taken name is waited for: the lease of a p
 GOODBYE_S = 5.0  # how long leaving may take
 UNSUPPORTED = "unsupported-task"
 NOT_WANTED = (TaskVoid, RoundClosed, UnknownTask, UnknownModel, DifferentBody)
+NOT_A_MEMBER = (Unauthenticated, UnknownLearner, FederationOver)
 Result = list[Buffer] | m.EvaluationResult
 Source = Callable[[Client, m.Learner], AsyncGenerator[m.Task, None]]
 
@@ -75,7 +76,6 @@ class Agent:
         self._name_patience_s = name_patience_s
         self._enroll_token = client.token
         self._models: OrderedDict[str, Document] = OrderedDict()
-        self._finished: tuple[str, Result] | None = None  # a task's result that was not acknowledged yet
         self.me: m.Learner | None = None
 
     async def run(self) -> None:
@@ -152,7 +152,6 @@ class Agent:
     def _forget(self) -> None:
         if self._state:
             self._state.save(None)
-        self._finished = None
 
     # ---- tasks
     async def _do(self, task: m.Task) -> None:
@@ -160,19 +159,16 @@ class Agent:
         report = Report()
         beats = asyncio.create_task(self._heartbeats(task, report))
         try:
-            if self._finished is None or self._finished[0] != task.id:
-                self._finished = (task.id, await self._work(task, report))
+            result = await self._work(task, report)
             if beats.done():
                 raise beats.result()
             if report.void:
                 raise TaskVoid(report.void)
-            await self._deliver(task, self._finished[1])
-            self._finished = None
+            await self._deliver(task, result)
             log.info("done", kind=task.kind, round=task.round)
         except NOT_WANTED as error:
-            self._finished = None
             log.info("no longer wanted", kind=task.kind, round=task.round, why=error.detail)
-        except (Unauthenticated, UnknownLearner, FederationOver):
+        except NOT_A_MEMBER:
             raise
         except FederationError as error:
             await self._report_failure(task, f"{error.name}: {error}")
@@ -212,9 +208,11 @@ class Agent:
                 await self._client.heartbeat(self.me.id, None if report.void else task.id, told)
             except NOT_WANTED as error:
                 report.void = error.detail
-            except FederationError as error:
+            except NOT_A_MEMBER as error:
                 report.void = error.detail
                 return error
+            except FederationError as error:
+                log.warning("a heartbeat was refused", why=error.detail)
 
     async def _model(self, task: m.Task) -> Document:
         """The task's model, downloaded only when it is not held."""
@@ -234,7 +232,6 @@ class Agent:
             await self._client.submit(task, result)
 
     async def _report_failure(self, task: m.Task, reason: str) -> None:
-        self._finished = None
         log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason.rpartition("\n")[2])
         with contextlib.suppress(*NOT_WANTED):
             await self._client.fail(task.id, reason)

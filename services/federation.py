@@ -209,7 +209,7 @@ class Federation:
         if key is not None:
             self._keys[key] = (fingerprint, run.id)
         self.journal.emit(now, "run-started", f"run {run.id} started", run=run.id, data={"name": config.name})
-        self._move_on(now)
+        self.tick(now)
         return run
 
     def stop(self, run_id: str, reason: str, now: float) -> RunState:
@@ -349,6 +349,7 @@ class Federation:
     def _ended(self, run: RunState, now: float) -> None:
         self._note_participants(run, now)
         self.active = None
+        self._expire(now)  # from now on the controller's own lease counts
 
     def _note_participants(self, run: RunState, now: float) -> None:
         run.participants |= {one.id: self.learner_message(one, now) for one in self.roster}

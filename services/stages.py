@@ -67,6 +67,8 @@ class Stages:
         run.state = "evaluating"
         if plan.overlap and members and not ending and run.config.advance == "auto":
             self._begin_round(run, now)
+        if members:
+            self._emit(run, now, "run-state", run.state, state=run.state)
 
     # ---- waiting
     def here(self) -> list[Member]:

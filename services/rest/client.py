@@ -22,7 +22,7 @@ import tenacity
 from pydantic import BaseModel
 
 from .. import messages as m
-from ..errors import FederationError, UnexpectedAnswer, Unreachable
+from ..errors import FederationError, NotOfThisContract, UnexpectedAnswer, Unreachable
 from ..wire import MEDIA_TYPE, Buffer
 from . import transfer
 from .backoff import FullJitter, is_passing
@@ -57,6 +57,7 @@ class Client:
         self.patience_s = patience_s
         self._on_answer = on_answer
         self._on_retry = on_retry
+        self._met = False  # the controller, at this address
         verify: ssl.SSLContext | bool = (
             ssl.create_default_context(cafile=root_certificate) if root_certificate else url.startswith("https:")
         )
@@ -217,10 +218,10 @@ class Client:
         try:
             return await call()
         except FederationError as error:
-            if not is_passing(error) or self.patience_s == 0:
+            if not self._is_passing(error) or self.patience_s == 0:
                 raise
         attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception(is_passing),
+            retry=tenacity.retry_if_exception(self._is_passing),
             wait=FullJitter(),
             stop=tenacity.stop_never if self.patience_s is None else tenacity.stop_after_delay(self.patience_s),
             before_sleep=self._tell,
@@ -248,7 +249,12 @@ class Client:
             self._on_answer()
         if answer.status >= 300:
             raise_problem(answer)
+        self._met = True
         return answer
+
+    def _is_passing(self, error: BaseException) -> bool:
+        """Whether to repeat. Once the controller has answered, another's answer comes from a proxy that misses it."""
+        return is_passing(error) or (self._met and isinstance(error, NotOfThisContract))
 
     def _credential(self, url: str) -> dict[str, str]:
         """The token, for the controller's own origin only."""
