@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.errors import (
@@ -28,7 +29,7 @@ from services.errors import (
 from services.wire import MEDIA_TYPE
 
 from .metrics import Metrics
-from .problems import problem
+from .problems import Endpoint, answered, problem
 from .settings import Settings
 from .tokens import Identity, Role, Tokens
 
@@ -112,9 +113,12 @@ class Gate:
         tokens: Tokens,
         metrics: Metrics,
         check_known: Callable[[Mapping[str, str], Identity], None],
+        hot: Mapping[tuple[str, str], Endpoint],
     ) -> None:
-        """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters."""
+        """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters. `hot` are
+        endpoints by method and template that are called from here: the framework's layers cost more than they do."""
         self._app = app
+        self._hot = hot
         self._check_known = check_known
         self._settings = settings
         self._tokens = tokens
@@ -136,7 +140,13 @@ class Gate:
             return
         if scope["method"] == "HEAD" and template not in OWN_HEAD:
             scope = {**scope, "method": "GET"}
-        await self._app(scope, body.reader(receive) if body else receive, counted)
+        bounded = body.reader(receive) if body else receive
+        if endpoint := self._hot.get((scope["method"], template)):
+            scope["path_params"] = found[1] if found else {}
+            response = await answered(endpoint, Request(scope, bounded))
+            await response(scope, receive, counted)
+        else:
+            await self._app(scope, bounded, counted)
 
     def _judge(self, scope: Scope, found: Any) -> _Body | None:
         """Raise what the caller did wrong, in the contract's order; returns how its body is to be read."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
+import xxhash
 from pydantic import ValidationError
 from starlette.requests import Request
 
 from services import messages as m
 from services import wire
-from services.errors import DigestMismatch, MalformedUpdate, TooLarge, UnsupportedMediaType
+from services.errors import DigestMismatch, MalformedUpdate, NotParseable, TooLarge, UnsupportedMediaType
+from services.memory import allocate
 from services.rounds import Assignment, Outcome
 from services.scaling import Scaler
 from services.wire import Document, Spec
@@ -28,19 +30,25 @@ async def take_result(runtime: Runtime, request: Request, task: Assignment) -> t
     """The receipt for the result in the request's body, and whether it was taken now."""
     if task.kind == "evaluate":
         return take_evaluation(runtime, task, await request.body())
-    body = await read_body(runtime, request)
-    fingerprint = await examine(len(body), lambda: wire.digest([body]))
+    async with body_of(runtime, request) as body:
+        return await take_weights(runtime, task, body)
+
+
+async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+    """The receipt for an update or initial model."""
+    size = len(body)
+    fingerprint = await examine(size, lambda: xxhash.xxh3_128_hexdigest(body))
     if task.state == "accepted":  # a replay needs no second look
-        return runtime.accept(task, Outcome(fingerprint, len(body)))
+        return runtime.accept(task, Outcome(fingerprint, size))
     if task.kind == "init":
-        document = await examine(len(body), lambda: check_initial(body))
-        outcome = Outcome(fingerprint, len(body), document.metrics, document.metadata)
+        document = await examine(size, lambda: check_initial(body))
+        outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
     _, spec = runtime.model(task.model.digest)
     scaler = runtime.federation.runs[task.run_id].plan.scaler
-    document, factor = await examine(len(body), lambda: check_update(body, spec, scaler))
-    outcome = Outcome(fingerprint, len(body), document.metrics, document.metadata, factor)
+    document, factor = await examine(size, lambda: check_update(body, spec, scaler))
+    outcome = Outcome(fingerprint, size, document.metrics, document.metadata, factor)
     return await runtime.accept_update(task, body, outcome)
 
 
@@ -65,29 +73,55 @@ def take_evaluation(runtime: Runtime, task: Assignment, body: bytes) -> tuple[m.
 
 async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
     """Hold the model in the request's body, whose digest is in its path."""
-    body = await read_body(runtime, request)
-    got = await examine(len(body), lambda: wire.digest([body]))
-    if got != digest:
-        raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
-    document = await examine(len(body), lambda: check_initial(body))
-    await runtime.put_model(digest, body, document.tensors)
+    async with body_of(runtime, request) as body:
+        got = await examine(len(body), lambda: wire.digest([body]))
+        if got != digest:
+            raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
+        document = await examine(len(body), lambda: check_initial(body))
+        await runtime.put_model(digest, body, document.tensors)
 
 
-async def read_body(runtime: Runtime, request: Request) -> bytearray:
-    """The whole body; only so many large ones are read at once, the others wait in their sockets."""
-    declared = int(request.headers.get("content-length", 0))
-    async with AsyncExitStack() as stack:
-        if declared > INLINE or "content-length" not in request.headers:
-            await stack.enter_async_context(runtime.slots)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-    if declared and len(body) != declared:
-        raise TooLarge("the body is not as long as it was declared", expected=declared, got=len(body))
+@asynccontextmanager
+async def body_of(runtime: Runtime, request: Request) -> AsyncIterator[memoryview]:
+    """The whole body, until it is dealt with; only so many large ones at once, the others wait in their sockets."""
+    declared = request.headers.get("content-length")
+    if declared is not None and int(declared) <= INLINE:
+        yield await _gather(request, allocate(int(declared)))
+        return
+    async with runtime.slots:
+        receive_into = request.scope.get("extensions", {}).get("metis.receive_into")
+        if declared is None:
+            yield await _collect(request)
+        elif receive_into is None:
+            yield await _gather(request, allocate(int(declared)))
+        else:
+            body = allocate(int(declared))
+            await receive_into(body)
+            yield body
+
+
+async def _gather(request: Request, body: memoryview) -> memoryview:
+    """A body of declared length, in the pieces in which the stock server gives it."""
+    at = 0
+    async for chunk in request.stream():
+        if at + len(chunk) > len(body):
+            raise TooLarge("the body is longer than it was declared", expected=len(body), got=at + len(chunk))
+        body[at : at + len(chunk)] = chunk
+        at += len(chunk)
+    if at != len(body):
+        raise NotParseable("the body is shorter than it was declared", expected=len(body), got=at)
     return body
 
 
-def check_update(body: bytearray, spec: Spec, scaler: Scaler) -> tuple[Document, float]:
+async def _collect(request: Request) -> memoryview:
+    """A body whose length nobody said."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+    return memoryview(body)
+
+
+def check_update(body: memoryview, spec: Spec, scaler: Scaler) -> tuple[Document, float]:
     """A decoded update and its scaling factor; raises InvalidUpdate for whatever is wrong with it."""
     document = wire.decode(body)
     spec.check(document.tensors)
@@ -99,7 +133,7 @@ def check_update(body: bytearray, spec: Spec, scaler: Scaler) -> tuple[Document,
     return document, factor
 
 
-def check_initial(body: bytearray) -> Document:
+def check_initial(body: memoryview) -> Document:
     """A decoded model to begin with."""
     document = wire.decode(body)
     if not document.tensors:

@@ -2,8 +2,8 @@
 
 On top of the stock class, for plain connections, an app finds in `scope["extensions"]`:
 
-- `metis.receive_into`: `await receive_into(buffer)` lets the socket write the rest of a body of declared length straight
-  into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long);
+- `metis.receive_into`: `await receive_into(buffer)` lets the socket write the rest of a body of declared length
+  straight into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long);
 - `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
 
 It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate.
@@ -136,7 +136,8 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         async def receive_into(buffer: memoryview) -> None:
             await self._receive_into(cycle, buffer)
 
-        cycle.scope["extensions"] = {"http.response.zerocopysend": {}, "metis.receive_into": receive_into}  # type: ignore[typeddict-unknown-key]
+        extensions: dict[str, Any] = {"http.response.zerocopysend": {}, "metis.receive_into": receive_into}
+        cycle.scope["extensions"] = extensions
 
         async def with_extensions(scope: Any, receive: Any, send: Any) -> None:
             async def extended(message: Any) -> None:
@@ -195,7 +196,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         socket = os.dup(self.transport.get_extra_info("socket").fileno())
         sent = 0
         stalled = self.loop.create_future()
-        watch = Watch(self.loop, lambda: sent, lambda: stalled.done() or stalled.set_result(None))
+        watch = Watch(self.loop, lambda: sent, lambda: _settle(stalled))
         try:
             while sent < count and not self.transport.is_closing():
                 try:
@@ -216,13 +217,18 @@ class ZeroCopyProtocol(HttpToolsProtocol):
 
     async def _until_writable(self, socket: int, stalled: asyncio.Future[None]) -> None:
         writable = self.loop.create_future()
-        self.loop.add_writer(socket, lambda: writable.done() or writable.set_result(None))
+        self.loop.add_writer(socket, _settle, writable)
         try:
             await asyncio.wait((writable, stalled), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.loop.remove_writer(socket)
         if stalled.done():
             self.transport.abort()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Sink(asyncio.BufferedProtocol):

@@ -7,6 +7,8 @@ FederationError
 ├── NotFound
 │   ├── UnknownLearner · UnknownTask · UnknownRun · UnknownModel
 ├── MethodNotAllowed
+├── HeadTooLarge                   the head of a request is longer than the limit
+├── HeadTooSlow                    the head of a request did not arrive in time
 ├── BodyTooSlow                    the body did not arrive in time
 ├── Conflict
 │   ├── NameTaken                  a live learner has this name
@@ -93,6 +95,12 @@ class UnknownModel(NotFound, title="There is no such model"): ...
 
 
 class MethodNotAllowed(FederationError, title="This path does not take that method"): ...
+
+
+class HeadTooLarge(FederationError, title="The head of the request is larger than the limit"): ...
+
+
+class HeadTooSlow(FederationError, title="The head of the request did not arrive in time"): ...
 
 
 class BodyTooSlow(FederationError, title="The body did not arrive in time", retryable=True): ...

@@ -17,6 +17,7 @@ from .. import intake
 from ..problems import from_validation
 from ..runtime import Runtime
 from ..tokens import Identity
+from ..weights_response import WeightsResponse
 from .ranges import model_response
 
 MAX_WAIT_S = 60.0
@@ -63,13 +64,9 @@ async def get_model(request: Request) -> Response:
     runtime, identity, digest = runtime_of(request), caller(request), request.path_params["digest"]
     if identity.learner is not None and runtime.federation.offers.naming(identity.learner, digest) is None:
         raise Forbidden("no open task of this learner names that model")
-    info, _ = runtime.model(digest)
-    body = await runtime.off_loop(runtime.store.get, digest)
-    response = model_response(request, body, digest, runtime.settings.cacheable_models)
-    if request.method == "GET" and response.status_code in (200, 206):
-        runtime.metrics.bytes.labels("down").inc(len(response.body))
-        if identity.learner is not None and response.status_code == 200:
-            runtime.note_download(identity.learner, info)
+    response = await model_response(request, runtime, digest, runtime.settings.cacheable_models)
+    if request.method == "GET" and isinstance(response, WeightsResponse):
+        runtime.note_download(identity.learner, runtime.model(digest)[0], response.count)
     return response
 
 

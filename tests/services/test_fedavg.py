@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.aggregation import View
-from services.aggregation.blocks import BLOCK
+from services.blocks import BLOCK
 from services.aggregation.fedavg import FedAvg
 from services.errors import AggregationFailed
 from services.scaling import SCALERS
