@@ -37,19 +37,22 @@ async def take_result(runtime: Runtime, request: Request, task: Assignment) -> t
 async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
     """The receipt for an update or initial model."""
     size = len(body)
-    fingerprint = await examine(size, lambda: xxhash.xxh3_128_hexdigest(body))
     if task.state == "accepted":  # a replay needs no second look
-        return runtime.accept(task, Outcome(fingerprint, size))
+        return runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
     if task.kind == "init":
-        document = await examine(size, lambda: check_initial(body))
+        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)))
         outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
     _, spec = runtime.model(task.model.digest)
     scaler = runtime.federation.runs[task.run_id].plan.scaler
-    document, factor = await examine(size, lambda: check_update(body, spec, scaler))
-    outcome = Outcome(fingerprint, size, document.metrics, document.metadata, factor)
+    outcome = await examine(size, lambda: check_update(body, spec, scaler))
     return await runtime.accept_update(task, body, outcome)
+
+
+def fingerprint_of(body: memoryview) -> str:
+    """What tells whether a body is sent again; fast, and no more than that: a learner could only fool itself."""
+    return xxhash.xxh3_128_hexdigest(body)
 
 
 def check_media(task: Assignment, request: Request) -> None:
@@ -121,8 +124,8 @@ async def _collect(request: Request) -> memoryview:
     return memoryview(body)
 
 
-def check_update(body: memoryview, spec: Spec, scaler: Scaler) -> tuple[Document, float]:
-    """A decoded update and its scaling factor; raises InvalidUpdate for whatever is wrong with it."""
+def check_update(body: memoryview, spec: Spec, scaler: Scaler) -> Outcome:
+    """What an update tells, once it is found right; raises InvalidUpdate for whatever is wrong with it."""
     document = wire.decode(body)
     spec.check(document.tensors)
     factor = scaler.factor(document.metadata)
@@ -130,7 +133,7 @@ def check_update(body: memoryview, spec: Spec, scaler: Scaler) -> tuple[Document
     wire.check_finite(document.tensors)
     for group in document.extra.values():
         wire.check_finite(group)
-    return document, factor
+    return Outcome(fingerprint_of(body), len(body), document.metrics, document.metadata, factor)
 
 
 def check_initial(body: memoryview) -> Document:
