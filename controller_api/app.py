@@ -24,7 +24,7 @@ from .gate import Gate
 from .metrics import Metrics
 from .openapi import describe
 from .pages import page_routes
-from .routes import federation, hot, learners, runs
+from .routes import federation, hot, learners, resumable, runs
 from .runtime import Runtime
 from .settings import Settings
 from .tokens import Identity, Role, Tokens
@@ -72,8 +72,18 @@ def create_app(
     app.state.runtime = runtime
     for router in (learners.router, runs.router, federation.router):
         app.include_router(router)
-    app.router.routes += [*hot.ROUTES, *federation.ROUTES, *page_routes(), Route("/openapi.json", _document)]
-    hot_endpoints = {(method, route.path): route.endpoint for route in hot.ROUTES for method in route.methods or ()}
+    app.router.routes += [
+        *hot.ROUTES,
+        *resumable.ROUTES,
+        *federation.ROUTES,
+        *page_routes(),
+        Route("/openapi.json", _document),
+    ]
+    hot_endpoints = {
+        (method, route.path): route.endpoint
+        for route in (*hot.ROUTES, *resumable.ROUTES)
+        for method in route.methods or ()
+    }
     app.gate = Gate(app.routed, settings, _tokens(settings, runtime), metrics, _known(runtime), hot_endpoints)
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)

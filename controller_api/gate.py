@@ -40,6 +40,7 @@ LEARNER: frozenset[Role] = frozenset({"operator", "learner"})
 ENROLLING: frozenset[Role] = frozenset({"operator", "learner", "enroll"})
 
 JSON = ("application/json",)
+PARTIAL = "application/partial-upload"
 WEIGHTS = (MEDIA_TYPE, "application/msgpack", "application/x-msgpack", "application/octet-stream")
 
 
@@ -54,7 +55,8 @@ class Policy:
         """Largest body in bytes."""
         if not self.media:
             return 0
-        return settings.max_model_bytes if MEDIA_TYPE in self.media else settings.max_json_bytes
+        bulk = MEDIA_TYPE in self.media or PARTIAL in self.media
+        return settings.max_model_bytes if bulk else settings.max_json_bytes
 
 
 # `learner_id` must be the caller's own when the caller is a learner.
@@ -71,7 +73,12 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/v1/learners/{learner_id}/task": {"GET": Policy(LEARNER)},
     "/v1/learners/{learner_id}/heartbeat": {"POST": Policy(LEARNER, JSON)},
     "/v1/models/{digest}": {"GET": Policy(LEARNER), "PUT": Policy(OPERATOR, WEIGHTS)},
-    "/v1/tasks/{task_id}/result": {"PUT": Policy(LEARNER, JSON + WEIGHTS)},
+    "/v1/tasks/{task_id}/result": {
+        "PUT": Policy(LEARNER, JSON + WEIGHTS),
+        "HEAD": Policy(LEARNER),
+        "PATCH": Policy(LEARNER, (PARTIAL,)),
+        "DELETE": Policy(LEARNER),
+    },
     "/v1/tasks/{task_id}/failure": {"POST": Policy(LEARNER, JSON)},
     "/v1/runs": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
     "/v1/runs/{run_id}": {"GET": Policy(READERS)},
@@ -83,7 +90,11 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/v1/federation": {"GET": Policy(READERS)},
     "/v1/shutdown": {"POST": Policy(OPERATOR)},
 }
-OWN_HEAD = ("/v1/models/{digest}", "/v1/events")  # elsewhere HEAD is GET, whose body the server does not send
+OWN_HEAD = (
+    "/v1/models/{digest}",
+    "/v1/events",
+    "/v1/tasks/{task_id}/result",
+)  # elsewhere HEAD is GET, whose body the server does not send
 ID = "[0-9A-Za-z_-]{1,64}"
 SEGMENTS = {"digest": "sha256-[0-9a-f]{64}", "name": r"[0-9A-Za-z_.-]{1,64}"}
 
@@ -154,8 +165,7 @@ class Gate:
             raise NotFound("there is no such path; see /docs")
         _, parameters, methods = found
         headers = Headers(scope=scope)
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        policy = methods.get(method)
+        policy = methods.get(scope["method"]) or (methods.get("GET") if scope["method"] == "HEAD" else None)
         if policy is None or policy.roles:
             identity = self._tokens.identify(headers.get("authorization"))
             scope.setdefault("state", {})["identity"] = identity

@@ -9,29 +9,34 @@ from typing import TypeVar
 
 import xxhash
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from services import messages as m
 from services import wire
-from services.errors import DigestMismatch, MalformedUpdate, NotParseable, TooLarge, UnsupportedMediaType
+from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
 from services.memory import allocate
 from services.rounds import Assignment, Outcome
 from services.scaling import Scaler
 from services.wire import Document, Spec
 
+from .bodies import INLINE, collect, receive
 from .problems import from_validation
 from .runtime import Runtime
 
 T = TypeVar("T")
-INLINE = 1 << 18  # bytes examined on the event loop; a larger body goes to a thread
 
 
 async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
     """The receipt for the result in the request's body, and whether it was taken now."""
+    async with body_of(runtime, request, task) as body:
+        return await take_body(runtime, task, body)
+
+
+async def take_body(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+    """The receipt for a whole result."""
     if task.kind == "evaluate":
-        return take_evaluation(runtime, task, await request.body())
-    async with body_of(runtime, request) as body:
-        return await take_weights(runtime, task, body)
+        return take_evaluation(runtime, task, body)
+    return await take_weights(runtime, task, body)
 
 
 async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
@@ -64,13 +69,13 @@ def check_media(task: Assignment, request: Request) -> None:
         raise UnsupportedMediaType(f"the result of {task.kind} is sent as {expected}", expected=expected, got=media)
 
 
-def take_evaluation(runtime: Runtime, task: Assignment, body: bytes) -> tuple[m.Receipt, bool]:
+def take_evaluation(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
     """The receipt for the scores in a JSON body."""
     try:
-        result = m.EvaluationResult.model_validate_json(body)
+        result = m.EvaluationResult.model_validate_json(bytes(body))
     except ValidationError as error:
         raise from_validation(error) from error
-    outcome = Outcome(wire.digest([body]), len(body), result.metrics, result.metadata)
+    outcome = Outcome(fingerprint_of(body), len(body), result.metrics, result.metadata)
     return runtime.accept(task, outcome)
 
 
@@ -85,43 +90,35 @@ async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
 
 
 @asynccontextmanager
-async def body_of(runtime: Runtime, request: Request) -> AsyncIterator[memoryview]:
-    """The whole body, until it is dealt with; only so many large ones at once, the others wait in their sockets."""
+async def body_of(runtime: Runtime, request: Request, task: Assignment | None = None) -> AsyncIterator[memoryview]:
+    """The whole body, until it is dealt with; only so many large ones at once, the others wait in their sockets.
+
+    Of a large result that is cut, what came is kept, to be resumed. Raises ClientDisconnect.
+    """
     declared = request.headers.get("content-length")
     if declared is not None and int(declared) <= INLINE:
-        yield await _gather(request, allocate(int(declared)))
+        yield await _read(request, int(declared))
         return
     async with runtime.slots:
-        receive_into = request.scope.get("extensions", {}).get("metis.receive_into")
         if declared is None:
-            yield await _collect(request)
-        elif receive_into is None:
-            yield await _gather(request, allocate(int(declared)))
+            yield await collect(request)
+        elif task is None or task.outcome is not None:
+            yield await _read(request, int(declared))
         else:
-            body = allocate(int(declared))
-            await receive_into(body)
-            yield body
+            upload = runtime.uploads.begin(task.id, int(declared))
+            if not await upload.fill(request, int(declared)):
+                raise ClientDisconnect
+            try:
+                yield upload.buffer
+            finally:
+                runtime.uploads.end(task.id)
 
 
-async def _gather(request: Request, body: memoryview) -> memoryview:
-    """A body of declared length, in the pieces in which the stock server gives it."""
-    at = 0
-    async for chunk in request.stream():
-        if at + len(chunk) > len(body):
-            raise TooLarge("the body is longer than it was declared", expected=len(body), got=at + len(chunk))
-        body[at : at + len(chunk)] = chunk
-        at += len(chunk)
-    if at != len(body):
-        raise NotParseable("the body is shorter than it was declared", expected=len(body), got=at)
+async def _read(request: Request, size: int) -> memoryview:
+    body = allocate(size)
+    if await receive(request, body, asyncio.get_running_loop().create_future()) != size:
+        raise ClientDisconnect
     return body
-
-
-async def _collect(request: Request) -> memoryview:
-    """A body whose length nobody said."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-    return memoryview(body)
 
 
 def check_update(body: memoryview, spec: Spec, scaler: Scaler) -> Outcome:

@@ -30,6 +30,7 @@ from .event_log import EventLog
 from .metrics import Metrics
 from .settings import Settings
 from .tokens import hashed, new_token, new_webhook_secret
+from .uploads import Uploads
 from .webhooks import Webhooks
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Runtime:
         self.events = EventLog()
         self.metrics = metrics
         self.slots = asyncio.Semaphore(settings.upload_slots)
+        self.uploads = Uploads(settings.upload_slots)
         self.federation = Federation(
             defaults, epoch=time.time() - time.monotonic(), new_id=lambda: secrets.token_hex(8)
         )

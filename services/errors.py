@@ -14,6 +14,7 @@ FederationError
 │   ├── NameTaken                  a live learner has this name
 │   ├── RunActive                  one run at a time
 │   ├── NotManual                  rounds of this run advance by themselves
+│   ├── UploadOffset                   a part of an upload does not begin where the last one ended
 │   ├── RoundClosed                the update came too late
 │   └── DifferentBody              the same task or key was answered before with another body
 ├── Gone
@@ -116,6 +117,9 @@ class RunActive(Conflict, title="A run is active"): ...
 
 
 class NotManual(Conflict, title="The run's rounds advance by themselves"): ...
+
+
+class UploadOffset(Conflict, title="The part does not begin where the last one ended"): ...
 
 
 class RoundClosed(Conflict, title="The round has closed"): ...
