@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from services import ControllerConfig, ModelStoreConfig
 from services.config import resolve
@@ -23,11 +24,26 @@ from .gate import Gate
 from .metrics import Metrics
 from .openapi import describe
 from .pages import page_routes
-from .routes import federation, hot, learners, runs
+from .routes import federation, hot, learners, resumable, runs
 from .runtime import Runtime
 from .settings import Settings
 from .tokens import Identity, Role, Tokens
 from .webhooks import Webhooks
+
+
+class App(FastAPI):
+    """A FastAPI application behind its gate, which is the outermost layer."""
+
+    gate: Gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Every request passes the gate first."""
+        scope["app"] = self
+        await self.gate(scope, receive, send)
+
+    async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What the gate let through, to FastAPI's own routes."""
+        await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -52,7 +68,7 @@ def create_app(
         async with runtime.running():
             yield
 
-    app = FastAPI(
+    app = App(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -62,10 +78,19 @@ def create_app(
     app.state.runtime = runtime
     for router in (learners.router, runs.router, federation.router):
         app.include_router(router)
-    app.router.routes += [*hot.ROUTES, *federation.ROUTES, *page_routes(), Route("/openapi.json", _document)]
-    app.add_middleware(
-        Gate, settings=settings, tokens=_tokens(settings, runtime), metrics=metrics, check_known=_known(runtime)
-    )
+    app.router.routes += [
+        *hot.ROUTES,
+        *resumable.ROUTES,
+        *federation.ROUTES,
+        *page_routes(),
+        Route("/openapi.json", _document),
+    ]
+    hot_endpoints = {
+        (method, route.path): route.endpoint
+        for route in (*hot.ROUTES, *resumable.ROUTES)
+        for method in route.methods or ()
+    }
+    app.gate = Gate(app.routed, settings, _tokens(settings, runtime), metrics, _known(runtime), hot_endpoints)
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)

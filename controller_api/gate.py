@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.errors import (
@@ -28,7 +29,7 @@ from services.errors import (
 from services.wire import MEDIA_TYPE
 
 from .metrics import Metrics
-from .problems import problem
+from .problems import Endpoint, answered, problem
 from .settings import Settings
 from .tokens import Identity, Role, Tokens
 
@@ -39,6 +40,7 @@ LEARNER: frozenset[Role] = frozenset({"operator", "learner"})
 ENROLLING: frozenset[Role] = frozenset({"operator", "learner", "enroll"})
 
 JSON = ("application/json",)
+PARTIAL = "application/partial-upload"
 WEIGHTS = (MEDIA_TYPE, "application/msgpack", "application/x-msgpack", "application/octet-stream")
 
 
@@ -53,7 +55,8 @@ class Policy:
         """Largest body in bytes."""
         if not self.media:
             return 0
-        return settings.max_model_bytes if MEDIA_TYPE in self.media else settings.max_json_bytes
+        bulk = MEDIA_TYPE in self.media or PARTIAL in self.media
+        return settings.max_model_bytes if bulk else settings.max_json_bytes
 
 
 # `learner_id` must be the caller's own when the caller is a learner.
@@ -70,7 +73,12 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/v1/learners/{learner_id}/task": {"GET": Policy(LEARNER)},
     "/v1/learners/{learner_id}/heartbeat": {"POST": Policy(LEARNER, JSON)},
     "/v1/models/{digest}": {"GET": Policy(LEARNER), "PUT": Policy(OPERATOR, WEIGHTS)},
-    "/v1/tasks/{task_id}/result": {"PUT": Policy(LEARNER, JSON + WEIGHTS)},
+    "/v1/tasks/{task_id}/result": {
+        "PUT": Policy(LEARNER, JSON + WEIGHTS),
+        "HEAD": Policy(LEARNER),
+        "PATCH": Policy(LEARNER, (PARTIAL,)),
+        "DELETE": Policy(LEARNER),
+    },
     "/v1/tasks/{task_id}/failure": {"POST": Policy(LEARNER, JSON)},
     "/v1/runs": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
     "/v1/runs/{run_id}": {"GET": Policy(READERS)},
@@ -82,7 +90,11 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/v1/federation": {"GET": Policy(READERS)},
     "/v1/shutdown": {"POST": Policy(OPERATOR)},
 }
-OWN_HEAD = ("/v1/models/{digest}", "/v1/events")  # elsewhere HEAD is GET, whose body the server does not send
+OWN_HEAD = (
+    "/v1/models/{digest}",
+    "/v1/events",
+    "/v1/tasks/{task_id}/result",
+)  # elsewhere HEAD is GET, whose body the server does not send
 ID = "[0-9A-Za-z_-]{1,64}"
 SEGMENTS = {"digest": "sha256-[0-9a-f]{64}", "name": r"[0-9A-Za-z_.-]{1,64}"}
 
@@ -112,9 +124,12 @@ class Gate:
         tokens: Tokens,
         metrics: Metrics,
         check_known: Callable[[Mapping[str, str], Identity], None],
+        hot: Mapping[tuple[str, str], Endpoint],
     ) -> None:
-        """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters."""
+        """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters. `hot` are
+        endpoints by method and template that are called from here: the framework's layers cost more than they do."""
         self._app = app
+        self._hot = hot
         self._check_known = check_known
         self._settings = settings
         self._tokens = tokens
@@ -136,7 +151,13 @@ class Gate:
             return
         if scope["method"] == "HEAD" and template not in OWN_HEAD:
             scope = {**scope, "method": "GET"}
-        await self._app(scope, body.reader(receive) if body else receive, counted)
+        bounded = body.reader(receive) if body else receive
+        if endpoint := self._hot.get((scope["method"], template)):
+            scope["path_params"] = found[1] if found else {}
+            response = await answered(endpoint, Request(scope, bounded))
+            await response(scope, receive, counted)
+        else:
+            await self._app(scope, bounded, counted)
 
     def _judge(self, scope: Scope, found: Any) -> _Body | None:
         """Raise what the caller did wrong, in the contract's order; returns how its body is to be read."""
@@ -144,8 +165,7 @@ class Gate:
             raise NotFound("there is no such path; see /docs")
         _, parameters, methods = found
         headers = Headers(scope=scope)
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        policy = methods.get(method)
+        policy = methods.get(scope["method"]) or (methods.get("GET") if scope["method"] == "HEAD" else None)
         if policy is None or policy.roles:
             identity = self._tokens.identify(headers.get("authorization"))
             scope.setdefault("state", {})["identity"] = identity

@@ -3,45 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
+import xxhash
 from pydantic import ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from services import messages as m
 from services import wire
-from services.errors import DigestMismatch, MalformedUpdate, TooLarge, UnsupportedMediaType
+from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
+from services.memory import allocate
 from services.rounds import Assignment, Outcome
 from services.scaling import Scaler
 from services.wire import Document, Spec
 
+from .bodies import INLINE, collect, receive
 from .problems import from_validation
 from .runtime import Runtime
 
 T = TypeVar("T")
-INLINE = 1 << 18  # bytes examined on the event loop; a larger body goes to a thread
 
 
 async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
     """The receipt for the result in the request's body, and whether it was taken now."""
+    async with body_of(runtime, request, task) as body:
+        return await take_body(runtime, task, body)
+
+
+async def take_body(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+    """The receipt for a whole result."""
     if task.kind == "evaluate":
-        return take_evaluation(runtime, task, await request.body())
-    body = await read_body(runtime, request)
-    fingerprint = await examine(len(body), lambda: wire.digest([body]))
+        return take_evaluation(runtime, task, body)
+    return await take_weights(runtime, task, body)
+
+
+async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+    """The receipt for an update or initial model."""
+    size = len(body)
     if task.state == "accepted":  # a replay needs no second look
-        return runtime.accept(task, Outcome(fingerprint, len(body)))
+        return runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
     if task.kind == "init":
-        document = await examine(len(body), lambda: check_initial(body))
-        outcome = Outcome(fingerprint, len(body), document.metrics, document.metadata)
+        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)))
+        outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
     _, spec = runtime.model(task.model.digest)
     scaler = runtime.federation.runs[task.run_id].plan.scaler
-    document, factor = await examine(len(body), lambda: check_update(body, spec, scaler))
-    outcome = Outcome(fingerprint, len(body), document.metrics, document.metadata, factor)
+    outcome = await examine(size, lambda: check_update(body, spec, scaler))
     return await runtime.accept_update(task, body, outcome)
+
+
+def fingerprint_of(body: memoryview) -> str:
+    """What tells whether a body is sent again; fast, and no more than that: a learner could only fool itself."""
+    return xxhash.xxh3_128_hexdigest(body)
 
 
 def check_media(task: Assignment, request: Request) -> None:
@@ -53,42 +69,60 @@ def check_media(task: Assignment, request: Request) -> None:
         raise UnsupportedMediaType(f"the result of {task.kind} is sent as {expected}", expected=expected, got=media)
 
 
-def take_evaluation(runtime: Runtime, task: Assignment, body: bytes) -> tuple[m.Receipt, bool]:
+def take_evaluation(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
     """The receipt for the scores in a JSON body."""
     try:
-        result = m.EvaluationResult.model_validate_json(body)
+        result = m.EvaluationResult.model_validate_json(bytes(body))
     except ValidationError as error:
         raise from_validation(error) from error
-    outcome = Outcome(wire.digest([body]), len(body), result.metrics, result.metadata)
+    outcome = Outcome(fingerprint_of(body), len(body), result.metrics, result.metadata)
     return runtime.accept(task, outcome)
 
 
 async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
     """Hold the model in the request's body, whose digest is in its path."""
-    body = await read_body(runtime, request)
-    got = await examine(len(body), lambda: wire.digest([body]))
-    if got != digest:
-        raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
-    document = await examine(len(body), lambda: check_initial(body))
-    await runtime.put_model(digest, body, document.tensors)
+    async with body_of(runtime, request) as body:
+        got = await examine(len(body), lambda: wire.digest([body]))
+        if got != digest:
+            raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
+        document = await examine(len(body), lambda: check_initial(body))
+        await runtime.put_model(digest, body, document.tensors)
 
 
-async def read_body(runtime: Runtime, request: Request) -> bytearray:
-    """The whole body; only so many large ones are read at once, the others wait in their sockets."""
-    declared = int(request.headers.get("content-length", 0))
-    async with AsyncExitStack() as stack:
-        if declared > INLINE or "content-length" not in request.headers:
-            await stack.enter_async_context(runtime.slots)
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-    if declared and len(body) != declared:
-        raise TooLarge("the body is not as long as it was declared", expected=declared, got=len(body))
+@asynccontextmanager
+async def body_of(runtime: Runtime, request: Request, task: Assignment | None = None) -> AsyncIterator[memoryview]:
+    """The whole body, until it is dealt with; only so many large ones at once, the others wait in their sockets.
+
+    Of a large result that is cut, what came is kept, to be resumed. Raises ClientDisconnect.
+    """
+    declared = request.headers.get("content-length")
+    if declared is not None and int(declared) <= INLINE:
+        yield await _read(request, int(declared))
+        return
+    async with runtime.slots:
+        if declared is None:
+            yield await collect(request)
+        elif task is None or task.outcome is not None:
+            yield await _read(request, int(declared))
+        else:
+            upload = runtime.uploads.begin(task.id, int(declared))
+            if not await upload.fill(request, int(declared)):
+                raise ClientDisconnect
+            try:
+                yield upload.buffer
+            finally:
+                runtime.uploads.end(task.id)
+
+
+async def _read(request: Request, size: int) -> memoryview:
+    body = allocate(size)
+    if await receive(request, body, asyncio.get_running_loop().create_future()) != size:
+        raise ClientDisconnect
     return body
 
 
-def check_update(body: bytearray, spec: Spec, scaler: Scaler) -> tuple[Document, float]:
-    """A decoded update and its scaling factor; raises InvalidUpdate for whatever is wrong with it."""
+def check_update(body: memoryview, spec: Spec, scaler: Scaler) -> Outcome:
+    """What an update tells, once it is found right; raises InvalidUpdate for whatever is wrong with it."""
     document = wire.decode(body)
     spec.check(document.tensors)
     factor = scaler.factor(document.metadata)
@@ -96,10 +130,10 @@ def check_update(body: bytearray, spec: Spec, scaler: Scaler) -> tuple[Document,
     wire.check_finite(document.tensors)
     for group in document.extra.values():
         wire.check_finite(group)
-    return document, factor
+    return Outcome(fingerprint_of(body), len(body), document.metrics, document.metadata, factor)
 
 
-def check_initial(body: bytearray) -> Document:
+def check_initial(body: memoryview) -> Document:
     """A decoded model to begin with."""
     document = wire.decode(body)
     if not document.tensors:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from services import errors as e
 from services.config import MAX_EXPLAINED, explain
 
 MEDIA_TYPE = "application/problem+json"
+Endpoint = Callable[[Request], Awaitable[Response]]
+log = structlog.get_logger("controller")
 
 STATUS: dict[type[e.FederationError], int] = {
     e.NotParseable: 400,
@@ -24,11 +28,13 @@ STATUS: dict[type[e.FederationError], int] = {
     e.NotFound: 404,
     e.MethodNotAllowed: 405,
     e.BodyTooSlow: 408,
+    e.HeadTooSlow: 408,
     e.Conflict: 409,
     e.Gone: 410,
     e.TooLarge: 413,
     e.UnsupportedMediaType: 415,
     e.RangeNotSatisfiable: 416,
+    e.HeadTooLarge: 431,
     e.InvalidRequest: 422,
     e.InvalidUpdate: 422,
     e.Busy: 429,
@@ -44,17 +50,21 @@ def status_of(kind: type[e.FederationError]) -> int:
     return next(STATUS[above] for above in kind.__mro__ if above in STATUS)
 
 
-def problem(error: e.FederationError, close: bool = False) -> Response:
-    """The problem document of an error. `close` ends the connection, for a body that was not read."""
-    status = status_of(type(error))
-    body = {
+def body_of(error: e.FederationError) -> dict[str, Any]:
+    """The members of an error's problem document."""
+    return {
         "type": f"/errors/{error.name}",
         "title": error.title,
-        "status": status,
+        "status": status_of(type(error)),
         "detail": error.detail,
         "retryable": error.retryable,
         **{key: _plain(value) for key, value in error.values.items() if key not in ("allow", "headers")},
     }
+
+
+def problem(error: e.FederationError, close: bool = False) -> Response:
+    """The problem document of an error. `close` ends the connection, for a body that was not read."""
+    status = status_of(type(error))
     headers = dict(error.values.get("headers", {}))
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -64,7 +74,7 @@ def problem(error: e.FederationError, close: bool = False) -> Response:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if close or status in (408, 413):  # the rest of the body is not waited for
         headers["Connection"] = "close"
-    return Response(json.dumps(body, allow_nan=False), status, headers, MEDIA_TYPE)
+    return Response(json.dumps(body_of(error), allow_nan=False), status, headers, MEDIA_TYPE)
 
 
 def _plain(value: Any) -> Any:
@@ -85,6 +95,19 @@ def from_validation(error: ValidationError) -> e.FederationError:
             return e.NotParseable(f"the body is not JSON: {item['msg'].removeprefix('Invalid JSON: ')}")
     wrong = explain(error)
     return e.InvalidRequest("; ".join(wrong), errors=wrong)
+
+
+async def answered(endpoint: Endpoint, request: Request) -> Response:
+    """What an endpoint answers, or the problem document of what it raised."""
+    try:
+        return await endpoint(request)
+    except e.FederationError as error:
+        return problem(error)
+    except (ClientDisconnect, ConnectionResetError) as error:
+        return await on_hang_up(request, error)
+    except Exception as error:
+        log.exception("an endpoint failed", path=request.scope["path"])
+        return await on_bug(request, error)
 
 
 # ---- handlers, for what comes out of the routes

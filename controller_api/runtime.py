@@ -30,6 +30,7 @@ from .event_log import EventLog
 from .metrics import Metrics
 from .settings import Settings
 from .tokens import hashed, new_token, new_webhook_secret
+from .uploads import Uploads
 from .webhooks import Webhooks
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Runtime:
         self.events = EventLog()
         self.metrics = metrics
         self.slots = asyncio.Semaphore(settings.upload_slots)
+        self.uploads = Uploads(settings.upload_slots)
         self.federation = Federation(
             defaults, epoch=time.time() - time.monotonic(), new_id=lambda: secrets.token_hex(8)
         )
@@ -156,7 +158,7 @@ class Runtime:
         """See Federation.check."""
         return self.federation.check(task_id, learner_id)
 
-    async def accept_update(self, task: Assignment, body: bytearray, outcome: Outcome) -> tuple[m.Receipt, bool]:
+    async def accept_update(self, task: Assignment, body: memoryview, outcome: Outcome) -> tuple[m.Receipt, bool]:
         """Store a checked update and take it into account; a replay or a late one leaves nothing behind."""
         key = f"{task.id}-{secrets.token_hex(4)}"
         await self.off_loop(self.store.put, key, [body])
@@ -199,9 +201,9 @@ class Runtime:
             raise UnknownModel(f"there is no model {digest}; it may have been replaced by newer ones", model=digest)
         return self._models[digest]
 
-    async def put_model(self, digest: str, body: bytearray, tensors: tuple[Tensor, ...]) -> None:
+    async def put_model(self, digest: str, body: memoryview, tensors: tuple[Tensor, ...]) -> None:
         """Hold a model that an operator sent."""
-        await self.off_loop(self.store.put, digest, [body])
+        await self.off_loop(self.store.publish, digest, [body])
         self._models[digest] = (ModelInfo(digest, len(body)), Spec.of(tensors))
         self._uploaded[digest] = None
         self._uploaded.move_to_end(digest)
@@ -209,9 +211,11 @@ class Runtime:
             self._uploaded.popitem(last=False)
         await self._sweep()
 
-    def note_download(self, learner_id: str, model: ModelInfo) -> None:
-        """A learner was sent a model."""
-        self.federation.note_download(learner_id, model)
+    def note_download(self, learner_id: str | None, model: ModelInfo, size: int) -> None:
+        """`size` bytes of a model are sent, to a learner or to somebody else."""
+        self.metrics.bytes.labels("down").inc(size)
+        if learner_id is not None:
+            self.federation.note_download(learner_id, model, size)
 
     # ---- runs
     def start_run(self, given: Mapping[str, Any], key: str | None) -> RunState:

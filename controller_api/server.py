@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from .runtime import Runtime
 from .settings import Settings
+from .zero_copy import ZeroCopyProtocol
 
 KEEP_ALIVE_S = 75  # longer than the clients keep idle connections, so that none is closed while it is taken
 GRACE_S = 10  # how long running uploads may take at the end
@@ -20,7 +21,8 @@ log = structlog.get_logger("controller")
 class Server(uvicorn.Server):
     """A uvicorn server that also ends when the federation is over."""
 
-    def __init__(self, app: FastAPI, settings: Settings) -> None:
+    def __init__(self, app: FastAPI, settings: Settings, zero_copy: bool = True) -> None:
+        """`zero_copy` False serves by uvicorn's stock protocol."""
         self.runtime: Runtime = app.state.runtime
         self.tls = settings.server_certificate is not None
         super().__init__(
@@ -31,6 +33,8 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 ws="none",  # an upgrade is answered as the plain request that it also is
+                http=ZeroCopyProtocol if zero_copy else "httptools",
+                proxy_headers=False,
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,

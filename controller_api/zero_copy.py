@@ -2,8 +2,9 @@
 
 On top of the stock class, for plain connections, an app finds in `scope["extensions"]`:
 
-- `metis.receive_into`: `await receive_into(buffer)` lets the socket write the rest of a body of declared length straight
-  into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long);
+- `metis.receive_into`: `await receive_into(buffer, interrupt)` lets the socket write the rest of a body of declared
+  length straight into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long) and gives the
+  number of bytes that came: fewer when the peer left, or when the future `interrupt` was done before;
 - `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
 
 It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate.
@@ -133,10 +134,11 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
             return
 
-        async def receive_into(buffer: memoryview) -> None:
-            await self._receive_into(cycle, buffer)
+        async def receive_into(buffer: memoryview, interrupt: asyncio.Future[None]) -> int:
+            return await self._receive_into(cycle, buffer, interrupt)
 
-        cycle.scope["extensions"] = {"http.response.zerocopysend": {}, "metis.receive_into": receive_into}  # type: ignore[typeddict-unknown-key]
+        extensions: dict[str, Any] = {"http.response.zerocopysend": {}, "metis.receive_into": receive_into}
+        cycle.scope["extensions"] = extensions
 
         async def with_extensions(scope: Any, receive: Any, send: Any) -> None:
             async def extended(message: Any) -> None:
@@ -149,19 +151,17 @@ class ZeroCopyProtocol(HttpToolsProtocol):
 
         super()._start_asgi_task(cycle, with_extensions)
 
-    async def _receive_into(self, cycle: RequestResponseCycle, buffer: memoryview) -> None:
-        """Fill `buffer` with the rest of the body; raises BodyTooSlow, or ConnectionResetError when the peer left."""
+    async def _receive_into(
+        self, cycle: RequestResponseCycle, buffer: memoryview, interrupt: asyncio.Future[None]
+    ) -> int:
+        """Fill `buffer` with the rest of the body; raises BodyTooSlow (`got`: the bytes that came)."""
         came = len(cycle.body)
         if came > len(buffer):
             raise NotParseable("the body is longer than it was declared")
         buffer[:came] = cycle.body
         cycle.body = bytearray()
-        if not cycle.more_body:
-            if came != len(buffer):
-                raise ConnectionResetError("the body is shorter than it was declared")
-            return
-        if cycle.disconnected:
-            raise ConnectionResetError("the peer left")
+        if not cycle.more_body or cycle.disconnected:
+            return came
         if cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
@@ -170,14 +170,19 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         self.transport.set_protocol(sink)
         self.flow.resume_reading()
         watch = Watch(self.loop, lambda: sink.position, sink.give_up)
+        interrupt.add_done_callback(sink.interrupted)
         try:
             await sink.done
         finally:
             watch.cancel()
+            interrupt.remove_done_callback(sink.interrupted)
             sink.detach()
+        if sink.position < len(buffer):
+            return sink.position
         self.parser = httptools.HttpRequestParser(self)  # the old one never saw this body: begin anew for keep-alive
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         cycle.more_body = False
+        return len(buffer)
 
     async def _zero_copy_send(self, cycle: RequestResponseCycle, message: Any) -> None:
         """A part of a file as the (rest of the) answer's body."""
@@ -195,7 +200,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         socket = os.dup(self.transport.get_extra_info("socket").fileno())
         sent = 0
         stalled = self.loop.create_future()
-        watch = Watch(self.loop, lambda: sent, lambda: stalled.done() or stalled.set_result(None))
+        watch = Watch(self.loop, lambda: sent, lambda: _settle(stalled))
         try:
             while sent < count and not self.transport.is_closing():
                 try:
@@ -216,13 +221,18 @@ class ZeroCopyProtocol(HttpToolsProtocol):
 
     async def _until_writable(self, socket: int, stalled: asyncio.Future[None]) -> None:
         writable = self.loop.create_future()
-        self.loop.add_writer(socket, lambda: writable.done() or writable.set_result(None))
+        self.loop.add_writer(socket, _settle, writable)
         try:
             await asyncio.wait((writable, stalled), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.loop.remove_writer(socket)
         if stalled.done():
             self.transport.abort()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Sink(asyncio.BufferedProtocol):
@@ -244,15 +254,17 @@ class Sink(asyncio.BufferedProtocol):
         self.position += nbytes
         if self.position == len(self._buffer):
             self._hand_back()
-            if not self.done.done():
-                self.done.set_result(None)
+            _settle(self.done)
 
     def give_up(self) -> None:
         """The body came too slowly."""
         if not self.done.done():
-            self.done.set_exception(
-                BodyTooSlow(f"{self.position} of {len(self._buffer)} bytes came, then too few for {STALL_S:g} s")
-            )
+            told = f"{self.position} of {len(self._buffer)} bytes came, then too few for {STALL_S:g} s"
+            self.done.set_exception(BodyTooSlow(told, expected=len(self._buffer), got=self.position))
+
+    def interrupted(self, _: object = None) -> None:
+        """Somebody else will go on with this body, or nobody can."""
+        _settle(self.done)
 
     def detach(self) -> None:
         """Whatever ended the wait: not a byte more goes into the buffer. An unfinished body ends its connection."""
@@ -279,8 +291,7 @@ class Sink(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         self._attached = False
-        if not self.done.done():
-            self.done.set_exception(ConnectionResetError("the peer left in the middle of a body"))
+        self.interrupted()
         self._http.connection_lost(exc)
 
 

@@ -63,5 +63,5 @@ def store_model(store: ModelStore, tensors: Sequence[Tensor]) -> ModelInfo:
     """Store the weights document of `tensors` under its digest."""
     parts = wire.encode(tensors)
     model = ModelInfo(wire.digest(parts), sum(memoryview(part).nbytes for part in parts))
-    store.put(model.digest, parts)
+    store.publish(model.digest, parts)
     return model

@@ -7,11 +7,14 @@ FederationError
 ├── NotFound
 │   ├── UnknownLearner · UnknownTask · UnknownRun · UnknownModel
 ├── MethodNotAllowed
+├── HeadTooLarge                   the head of a request is longer than the limit
+├── HeadTooSlow                    the head of a request did not arrive in time
 ├── BodyTooSlow                    the body did not arrive in time
 ├── Conflict
 │   ├── NameTaken                  a live learner has this name
 │   ├── RunActive                  one run at a time
 │   ├── NotManual                  rounds of this run advance by themselves
+│   ├── UploadOffset                   a part of an upload does not begin where the last one ended
 │   ├── RoundClosed                the update came too late
 │   └── DifferentBody              the same task or key was answered before with another body
 ├── Gone
@@ -95,6 +98,12 @@ class UnknownModel(NotFound, title="There is no such model"): ...
 class MethodNotAllowed(FederationError, title="This path does not take that method"): ...
 
 
+class HeadTooLarge(FederationError, title="The head of the request is larger than the limit"): ...
+
+
+class HeadTooSlow(FederationError, title="The head of the request did not arrive in time"): ...
+
+
 class BodyTooSlow(FederationError, title="The body did not arrive in time", retryable=True): ...
 
 
@@ -108,6 +117,9 @@ class RunActive(Conflict, title="A run is active"): ...
 
 
 class NotManual(Conflict, title="The run's rounds advance by themselves"): ...
+
+
+class UploadOffset(Conflict, title="The part does not begin where the last one ended"): ...
 
 
 class RoundClosed(Conflict, title="The round has closed"): ...

@@ -171,12 +171,12 @@ class Federation:
         elif task.state == "void":
             self.check(task_id, learner_id)
 
-    def note_download(self, learner_id: str, model: ModelInfo) -> None:
-        """A member of a round was sent the model of its task."""
+    def note_download(self, learner_id: str, model: ModelInfo, size: int) -> None:
+        """A member of a round is sent `size` bytes of the model of its task."""
         task = self.offers.naming(learner_id, model.digest)
         run = self.runs.get(task.run_id) if task else None
         if task and run and task.round > 0:
-            run.rounds[task.round - 1].bytes_down += model.size
+            run.rounds[task.round - 1].bytes_down += size
 
     # ---- runs
     def start(

@@ -11,7 +11,8 @@ import math
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, NamedTuple
 
 import ml_dtypes
 import msgpack
@@ -19,6 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from .blocks import blocks
 from .errors import InvalidUpdate, MalformedUpdate, NonFiniteUpdate, ShapeMismatch, TooLarge
 
 MEDIA_TYPE = "application/vnd.msgpack"
@@ -26,7 +28,6 @@ ALIGNMENT = 64  # bytes: tensor data begins on such a boundary of the document
 MAX_TENSORS = 100_000
 MAX_TENSOR_BYTES = 2**32 - 1  # what a MessagePack bin can hold
 MAX_DIMENSIONS = 32
-FINITE_BLOCK = 1 << 16  # elements examined at a time
 
 Buffer = bytes | bytearray | memoryview
 Array = NDArray[Any]
@@ -35,10 +36,10 @@ Scalar = str | bool | int | float | None
 _CODES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 DTYPES: dict[str, np.dtype[Any]] = {np.dtype(code).name: np.dtype(f"<{code}") for code in _CODES}
 DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class Tensor:
+class Tensor(NamedTuple):
     """A named array of the model; `trainable` False for buffers such as BatchNorm's running statistics."""
 
     name: str
@@ -127,8 +128,8 @@ class _Frame:
 
     def _tensor(self, tensor: Tensor) -> None:
         array = np.asarray(tensor.array)
-        name = array.dtype.name
-        if name not in DTYPES:
+        name = NAMES.get(array.dtype) or NAMES.get(array.dtype.newbyteorder("<"))
+        if name is None:
             known = ", ".join(DTYPES)
             raise InvalidUpdate(f"tensor {tensor.name!r} has dtype {array.dtype}; known: {known}", tensor=tensor.name)
         if array.nbytes > MAX_TENSOR_BYTES:  # before it is made contiguous: a broadcast array holds no memory yet
@@ -139,10 +140,7 @@ class _Frame:
                 got=array.nbytes,
             )
         raw = array.astype(DTYPES[name], order="C", copy=False).reshape(-1).view(np.uint8)
-        self._head += _header(5 if tensor.trainable else 6, 0x80, b"\xde", b"\xdf")
-        self.pack("name", tensor.name, "dtype", name, "shape", list(array.shape))
-        if not tensor.trainable:
-            self.pack("trainable", False)
+        self._head += _tensor_head(tensor.name, name, array.shape, tensor.trainable)
         data = b"\xa4data" + _bin_header(raw.nbytes)
         at = self._sent + len(self._head) + len(b"\xa3pad\xc4\x00") + len(data)
         pad = -at % ALIGNMENT
@@ -161,6 +159,15 @@ class _Frame:
         if self._head:
             self._flush()
         return self._parts
+
+
+@lru_cache(maxsize=4096)
+def _tensor_head(name: str, dtype: str, shape: tuple[int, ...], trainable: bool) -> bytes:
+    """A tensor's map up to its padding; the same for every document of a model."""
+    head = _header(5 if trainable else 6, 0x80, b"\xde", b"\xdf")
+    for value in ("name", name, "dtype", dtype, "shape", list(shape)):
+        head += msgpack.packb(value)
+    return head if trainable else head + msgpack.packb("trainable") + msgpack.packb(False)
 
 
 def _header(count: int, fix: int, wide: bytes, wider: bytes) -> bytes:
@@ -214,7 +221,7 @@ _decoder = msgspec.msgpack.Decoder(_Document)
 def decode(body: Buffer) -> Document:
     """The document in `body`, sharing its memory; raises MalformedUpdate naming what was wrong and where."""
     try:
-        raw = _decoder.decode(body)
+        raw = _decoder.decode(memoryview(body).toreadonly())
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedUpdate(f"the body is not a weights document: {error}") from error
     for name, value in raw.metrics.items():
@@ -254,14 +261,12 @@ def _array(raw: _Tensor) -> Tensor:
             expected=expected,
             got=raw.data.nbytes,
         )
-    octets = np.frombuffer(raw.data, np.uint8)
-    if raw.dtype == "bool" and octets.size and octets.max() > 1:
+    if raw.dtype == "bool" and expected and np.frombuffer(raw.data, np.uint8).max() > 1:
         raise MalformedUpdate(f"tensor {raw.name!r}: a bool is the byte 0 or 1", tensor=raw.name)
     try:
-        array = octets.view(dtype).reshape(raw.shape)
-    except ValueError as error:  # an empty tensor whose other dimensions overflow
+        array = np.ndarray(raw.shape, dtype, raw.data)  # read-only, as the buffer is
+    except (ValueError, TypeError) as error:  # an empty tensor whose other dimensions overflow
         raise MalformedUpdate(f"tensor {raw.name!r}: shape {raw.shape}: {error}", tensor=raw.name) from error
-    array.flags.writeable = False
     return Tensor(raw.name, array, raw.trainable)
 
 
@@ -270,20 +275,22 @@ def _array(raw: _Tensor) -> Tensor:
 class Spec:
     """Names, dtypes and shapes of a model's tensors, in order."""
 
-    entries: tuple[tuple[str, str, tuple[int, ...]], ...]
+    entries: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, tensors: Iterable[Tensor]) -> Spec:
         """The spec of `tensors`."""
-        return cls(tuple((t.name, t.array.dtype.name, t.array.shape) for t in tensors))
+        return cls(tuple((t.name, t.array.dtype, t.array.shape) for t in tensors))
 
     def check(self, tensors: Sequence[Tensor]) -> None:
         """Raise ShapeMismatch, naming the first tensor that is not as this spec says."""
         got = Spec.of(tensors).entries
+        if got == self.entries:
+            return
         for want, have in zip(self.entries, got, strict=False):
             for what, expected, found in zip(("name", "dtype", "shape"), want, have, strict=True):
                 if expected != found:
-                    shown = [list(v) if isinstance(v, tuple) else v for v in (expected, found)]
+                    shown = [list(v) if isinstance(v, tuple) else str(v) for v in (expected, found)]
                     raise ShapeMismatch(
                         f"tensor {want[0]!r}: expected {what} {shown[0]}, got {shown[1]}",
                         tensor=want[0],
@@ -308,12 +315,15 @@ def check_metadata(metadata: Mapping[str, Scalar]) -> None:
             raise MalformedUpdate(f"metadata[{name!r}] is not finite", key=name)
 
 
-def check_finite(tensors: Iterable[Tensor]) -> None:
+def check_finite(tensors: Sequence[Tensor]) -> None:
     """Raise NonFiniteUpdate, naming the first tensor that holds NaN or infinity. Memory: one block."""
-    for tensor in tensors:
-        if tensor.array.dtype.kind in "iub":
-            continue
-        flat = tensor.array.reshape(-1)
-        for at in range(0, flat.size, FINITE_BLOCK):
-            if not np.isfinite(flat[at : at + FINITE_BLOCK]).all():
-                raise NonFiniteUpdate(f"tensor {tensor.name!r} holds NaN or infinity", tensor=tensor.name)
+    floats = [tensor for tensor in tensors if tensor.array.dtype.kind not in "iub"]
+    arrays = [tensor.array for tensor in floats]
+    for block in blocks(arrays):
+        if block.first == block.last:
+            values = arrays[block.first].reshape(-1)[block.start : block.stop]
+        else:
+            values = np.concatenate([array.reshape(-1) for array in arrays[block.first : block.last + 1]])
+        if not np.isfinite(values).all():
+            wrong = next(t.name for t in floats[block.first : block.last + 1] if not np.isfinite(t.array).all())
+            raise NonFiniteUpdate(f"tensor {wrong!r} holds NaN or infinity", tensor=wrong)

@@ -17,6 +17,7 @@ from .. import intake
 from ..problems import from_validation
 from ..runtime import Runtime
 from ..tokens import Identity
+from ..weights_response import WeightsResponse
 from .ranges import model_response
 
 MAX_WAIT_S = 60.0
@@ -44,7 +45,7 @@ async def task(request: Request) -> Response:
     found = await runtime_of(request).next_task(request.path_params["learner_id"], wait_s, gone)
     if found is None:
         return Response(status_code=204)
-    return _json(found)
+    return json_response(found)
 
 
 async def heartbeat(request: Request) -> Response:
@@ -63,13 +64,9 @@ async def get_model(request: Request) -> Response:
     runtime, identity, digest = runtime_of(request), caller(request), request.path_params["digest"]
     if identity.learner is not None and runtime.federation.offers.naming(identity.learner, digest) is None:
         raise Forbidden("no open task of this learner names that model")
-    info, _ = runtime.model(digest)
-    body = await runtime.off_loop(runtime.store.get, digest)
-    response = model_response(request, body, digest, runtime.settings.cacheable_models)
-    if request.method == "GET" and response.status_code in (200, 206):
-        runtime.metrics.bytes.labels("down").inc(len(response.body))
-        if identity.learner is not None and response.status_code == 200:
-            runtime.note_download(identity.learner, info)
+    response = await model_response(request, runtime, digest, runtime.settings.cacheable_models)
+    if request.method == "GET" and isinstance(response, WeightsResponse):
+        runtime.note_download(identity.learner, runtime.model(digest)[0], response.count)
     return response
 
 
@@ -84,7 +81,7 @@ async def put_model(request: Request) -> Response:
         info, _ = runtime.model(digest)
         created = True
     reference = m.Reference(digest=digest, url=digest, size=info.size)
-    return _json(reference, 201 if created else 200, {"Location": digest})
+    return json_response(reference, 201 if created else 200, {"Location": digest})
 
 
 async def put_result(request: Request) -> Response:
@@ -93,7 +90,7 @@ async def put_result(request: Request) -> Response:
     intake.check_media(runtime.federation.offers.get(task_id, learner), request)
     assigned = runtime.check_task(task_id, learner)
     receipt, taken = await intake.take_result(runtime, request, assigned)
-    return _json(receipt, 201 if taken else 200)
+    return json_response(receipt, 201 if taken else 200)
 
 
 async def post_failure(request: Request) -> Response:
@@ -108,7 +105,8 @@ async def post_failure(request: Request) -> Response:
     return Response(status_code=204)
 
 
-def _json(message: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def json_response(message: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A message as an answer."""
     return Response(message.model_dump_json(), status, headers, "application/json")
 
 

@@ -8,13 +8,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.errors import RangeNotSatisfiable
-from services.wire import MEDIA_TYPE
+
+from ..runtime import Runtime
+from ..weights_response import WeightsResponse
 
 RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
 
 
-def model_response(request: Request, body: memoryview, digest: str, shared_caches: bool) -> Response:
-    """200, 206 or 304 for GET and HEAD; raises RangeNotSatisfiable. Several ranges at once get the whole document."""
+async def model_response(request: Request, runtime: Runtime, digest: str, shared_caches: bool = False) -> Response:
+    """200, 206 or 304 for GET and HEAD; raises RangeNotSatisfiable, UnknownModel. Several ranges get the whole."""
+    info, _ = runtime.model(digest)
     etag = f'"{digest}"'
     headers = {
         "ETag": etag,
@@ -24,14 +27,13 @@ def model_response(request: Request, body: memoryview, digest: str, shared_cache
     }
     if _matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers=headers)
-    wanted = _range(request, len(body), etag)
+    wanted = _range(request, info.size, etag)
+    first, last = wanted or (0, info.size - 1)
     if wanted is not None:
-        first, last = wanted
-        headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
-        body = body[first : last + 1]
-    headers["Content-Length"] = str(len(body))
-    status = 200 if wanted is None else 206
-    return Response(b"" if request.method == "HEAD" else body, status, headers, MEDIA_TYPE)
+        headers["Content-Range"] = f"bytes {first}-{last}/{info.size}"
+    document = await runtime.off_loop(runtime.store.get, digest)
+    status, count = 200 if wanted is None else 206, last - first + 1
+    return WeightsResponse(status, headers, document, first, count, lambda: runtime.store.file(digest))
 
 
 def _matches(header: str | None, etag: str) -> bool:

@@ -88,9 +88,7 @@ async def model(
     if info is None:
         why = "has no model yet" if which == "latest" else "has no evaluated model: nothing says which one is best"
         raise UnknownModel(f"run {found.id} {why}", run=found.id, which=which)
-    runtime.model(info.digest)
-    body = await runtime.off_loop(runtime.store.get, info.digest)
-    return model_response(request, body, info.digest, shared_caches=False)
+    return await model_response(request, runtime, info.digest)
 
 
 @router.post("/{run_id}/stop", status_code=202)

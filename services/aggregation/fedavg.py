@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..blocks import Block, blocks, each, empty_like, gather, scatter, settle
 from ..errors import AggregationFailed
 from .base import Array, State, View
-from .blocks import Block, blocks, each, empty_like, gather, scatter, settle
 
 
 @dataclass(frozen=True)

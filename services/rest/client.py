@@ -33,6 +33,7 @@ from .stock import Stock, timeouts
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+RESUMED = 1 << 20  # bytes: a smaller upload is sent again as a whole
 POLL_MARGIN_S = 10.0  # how much longer than `wait` a long poll may take
 
 
@@ -134,7 +135,7 @@ class Client:
 
     async def submit(self, task: m.Task, parts: Sequence[Buffer]) -> m.Receipt:
         """The result of an `init` or `train` task: a weights document as the buffers that make it up."""
-        return _parse(m.Receipt, await self._upload(task.result.url, parts))
+        return _parse(m.Receipt, await self._upload_resuming(task.result.url, parts))
 
     async def submit_evaluation(self, task: m.Task, result: m.EvaluationResult) -> m.Receipt:
         """The result of an `evaluate` task."""
@@ -286,6 +287,33 @@ class Client:
             )
         )
 
+    async def _upload_resuming(self, path: str, parts: Sequence[Buffer]) -> Answer:
+        """The same; after a cut only what is missing is sent (IETF draft-ietf-httpbis-resumable-upload)."""
+        url, size, cut = urljoin(self.base, path), sum(memoryview(part).nbytes for part in parts), False
+
+        async def attempt() -> Answer:
+            nonlocal cut
+            have = await self._upload_offset(url) if cut and size >= RESUMED else 0
+            cut = True
+            if not have:
+                headers = {**self._credential(url), "Content-Type": MEDIA_TYPE}
+                return await self._attempt(Request("PUT", url, headers, parts, limit_s=300.0))
+            headers = {
+                **self._credential(url),
+                "Content-Type": "application/partial-upload",
+                "Upload-Offset": str(have),
+                "Upload-Complete": "?1",
+            }
+            return await self._attempt(Request("PATCH", url, headers, _after(parts, have), limit_s=300.0))
+
+        return await self._repeat(attempt)
+
+    async def _upload_offset(self, url: str) -> int:
+        """How much of a cut upload the controller has; 0 when it keeps nothing."""
+        answer = await self._attempt(Request("HEAD", url, self._credential(url)))
+        told = answer.headers.get("upload-offset", "0")
+        return int(told) if told.isdigit() else 0
+
     async def _download(self, path: str, size: int = 0) -> memoryview:
         url, download = urljoin(self.base, path), Download(size)
 
@@ -295,6 +323,17 @@ class Client:
 
         await self._repeat(attempt)
         return download.body()
+
+
+def _after(parts: Sequence[Buffer], skip: int) -> list[Buffer]:
+    """What follows the first `skip` bytes."""
+    rest: list[Buffer] = []
+    for part in parts:
+        view = memoryview(part).cast("B")
+        if skip < len(view):
+            rest.append(view[skip:])
+        skip = max(0, skip - len(view))
+    return rest
 
 
 def _encode(body: BaseModel | Mapping[str, Any] | None) -> bytes | None:

@@ -249,7 +249,7 @@ class Connection(asyncio.BufferedProtocol):
 def _head_of(netloc: str, target: str, request: Request) -> bytes:
     lines = [f"{request.method} {target} HTTP/1.1", f"Host: {netloc}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
-    if request.parts or request.method in ("PUT", "POST"):
+    if request.parts or request.method in ("PUT", "POST", "PATCH"):
         lines.append(f"Content-Length: {request.length}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 

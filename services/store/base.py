@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import BinaryIO, ClassVar, Protocol
 
 from ..config import ModelStoreConfig
 
@@ -23,6 +23,14 @@ class ModelStore(Protocol):
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Hold the bytes of `parts`, one after the other, under `key`; all of them or nothing."""
+        ...
+
+    def publish(self, key: str, parts: Sequence[Buffer]) -> None:
+        """The same for a model that many will read: `file` may then give it to sendfile."""
+        ...
+
+    def file(self, key: str) -> BinaryIO | None:
+        """A file that holds the bytes, for the caller to close; None when there is none."""
         ...
 
     def get(self, key: str) -> memoryview:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from ..errors import DiskFull, StoreUnavailable, UnknownModel
 from .base import Buffer
@@ -50,6 +50,17 @@ class OnDisk:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull(f"no space left in {self.folder}: free some, the call may be repeated") from error
             raise StoreUnavailable(f"cannot write to {self.folder}: {error.strerror}") from error
+
+    def publish(self, key: str, parts: Sequence[Buffer]) -> None:
+        """See ModelStore.publish."""
+        self.put(key, parts)
+
+    def file(self, key: str) -> BinaryIO | None:
+        """See ModelStore.file."""
+        try:
+            return self._path(key).open("rb", buffering=0)
+        except FileNotFoundError:
+            return None
 
     def get(self, key: str) -> memoryview:
         """See ModelStore.get."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import BinaryIO, ClassVar
 
 from ..errors import UnknownModel
 from .base import Buffer
 from .lineage import Lineage
+
+SHARED = 256 * 1024  # bytes: from here on sendfile is worth a file
 
 
 class InMemory:
@@ -19,12 +23,30 @@ class InMemory:
 
     def __init__(self, lineage_length: int = 0) -> None:
         self._blobs: dict[str, memoryview] = {}
+        self._files: dict[str, BinaryIO] = {}
         self._lineage = Lineage(lineage_length)
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """See ModelStore.put."""
         whole = parts[0] if len(parts) == 1 else b"".join(parts)
         self._blobs[key] = memoryview(whole).toreadonly()
+
+    def publish(self, key: str, parts: Sequence[Buffer]) -> None:
+        """See ModelStore.publish. A large model lives in a file in memory, where the system has such files (Linux)."""
+        size = sum(memoryview(part).nbytes for part in parts)
+        if size < SHARED or not hasattr(os, "memfd_create"):
+            self.put(key, parts)
+            return
+        file = os.fdopen(os.memfd_create(key), "w+b", buffering=0)
+        for part in parts:
+            _write_all(file, memoryview(part).cast("B"))
+        self._files[key] = file
+        self._blobs[key] = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+
+    def file(self, key: str) -> BinaryIO | None:
+        """See ModelStore.file."""
+        held = self._files.get(key)
+        return None if held is None else os.fdopen(os.dup(held.fileno()), "rb", buffering=0)
 
     def get(self, key: str) -> memoryview:
         """See ModelStore.get."""
@@ -36,6 +58,8 @@ class InMemory:
     def drop(self, key: str) -> None:
         """See ModelStore.drop."""
         self._blobs.pop(key, None)
+        if file := self._files.pop(key, None):
+            file.close()
 
     def remember(self, learner: str, key: str) -> None:
         """See ModelStore.remember."""
@@ -53,4 +77,10 @@ class InMemory:
 
     def close(self) -> None:
         """See ModelStore.close."""
-        self._blobs.clear()
+        for key in list(self._blobs):
+            self.drop(key)
+
+
+def _write_all(file: BinaryIO, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]

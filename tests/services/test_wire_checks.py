@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from services.blocks import BLOCK
 from services.errors import MalformedUpdate, NonFiniteUpdate, ShapeMismatch
-from services.wire import DTYPES, FINITE_BLOCK, Spec, Tensor, check_finite, check_metadata
+from services.wire import DTYPES, Spec, Tensor, check_finite, check_metadata
 from tests.services.arrays import sample
 
 MODEL = (Tensor("w", sample("float32")), Tensor("steps", np.array(3)))
@@ -71,10 +72,10 @@ def test_a_mismatch_names_the_tensor_and_what_was_expected(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("at", [0, FINITE_BLOCK - 1, FINITE_BLOCK, 2 * FINITE_BLOCK + 4])
+@pytest.mark.parametrize("at", [0, BLOCK - 1, BLOCK, 2 * BLOCK + 4])
 def test_a_single_value_that_is_not_finite_is_found(dtype: str, value: float, at: int) -> None:
     """NaN and infinities are found in every floating dtype and in every block, and the tensor is named."""
-    array = np.zeros(2 * FINITE_BLOCK + 5, DTYPES[dtype])
+    array = np.zeros(2 * BLOCK + 5, DTYPES[dtype])
     check_finite([Tensor("w", array)])
     array[at] = value
     with pytest.raises(NonFiniteUpdate, match="tensor 'w' holds NaN or infinity") as caught:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .base import Array
-
+Array = NDArray[Any]
 BLOCK = 1 << 16  # elements: a float64 row is 512 KiB
 THREADS = max(1, min(4, os.cpu_count() or 1))
 
