@@ -148,6 +148,11 @@ SPECIFIC: dict[tuple[str, str], list[type[e.FederationError]]] = {
     ("GET", "/v1/models/{digest}"): [e.UnknownModel, e.RangeNotSatisfiable, e.StoreUnavailable],
     ("PUT", "/v1/models/{digest}"): [e.DigestMismatch, e.MalformedUpdate, e.NonFiniteUpdate, *STORING],
     ("PUT", "/v1/tasks/{task_id}/result"): [e.UnknownTask, e.DifferentBody, *CLOSED, *UPDATE, *STORING],
+    ("HEAD", "/v1/tasks/{task_id}/result"): [e.UnknownTask, *CLOSED],
+    ("PATCH", "/v1/tasks/{task_id}/result"): [
+        *(e.UnknownTask, e.UploadOffset, e.DifferentBody, e.InvalidRequest, *CLOSED, *UPDATE, *STORING),
+    ],
+    ("DELETE", "/v1/tasks/{task_id}/result"): [e.UnknownTask, *CLOSED],
     ("POST", "/v1/tasks/{task_id}/failure"): [e.UnknownTask, *CLOSED],
     ("POST", "/v1/runs"): [e.InvalidConfig, e.UnknownModel, e.RunActive, e.DifferentBody, e.FederationOver],
     ("GET", "/v1/runs/{run_id}"): [e.UnknownRun],

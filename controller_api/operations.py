@@ -55,6 +55,17 @@ def _header(name: str, description: str) -> dict[str, Any]:
     return {name: {"schema": {"type": "string"}, "description": description}}
 
 
+def _sent(name: str, description: str, kind: str, required: bool = True) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": required, "description": description, "schema": {"type": kind}}
+
+
+UPLOAD_STATE = {
+    **_header("Upload-Offset", "bytes that are here"),
+    **_header("Upload-Complete", "`?1` when the result was taken, else `?0`"),
+    **_header("Upload-Length", "bytes of the whole, when they are known"),
+}
+
+
 def _weights_answers(first: str) -> dict[str, Any]:
     tag = _header("ETag", "the digest in quotes, a strong validator")
     part = _header("Content-Range", "`bytes first-last/size`")
@@ -128,7 +139,44 @@ PLAIN: dict[str, dict[str, Any]] = {
                 "201": {"description": "Taken", "content": _json("Receipt", RECEIPT)},
                 "200": {"description": "Taken before: the same receipt", "content": _json("Receipt", RECEIPT)},
             },
-        }
+        },
+        "head": {
+            "tags": ["tasks"],
+            "summary": "How much of the result is here",
+            "description": "For an upload that was cut (IETF draft-ietf-httpbis-resumable-upload): go on at"
+            " `Upload-Offset` with PATCH. `Upload-Complete: ?1` means that the result was taken.",
+            "operationId": "result_offset",
+            "responses": {"204": {"description": "See the headers", "headers": UPLOAD_STATE}},
+        },
+        "patch": {
+            "tags": ["tasks"],
+            "summary": "A part of the result",
+            "description": "Appends the body to what is here. The last part carries `Upload-Complete: ?1` and is"
+            " answered as PUT of the whole would be; a first part that is not the last says `Upload-Length`. With no"
+            " body, at the end of a result that was taken, it gets the receipt again.",
+            "operationId": "append_result",
+            "parameters": [
+                _sent("Upload-Offset", "where the part begins", "integer"),
+                _sent("Upload-Complete", "?1 with the last part, else ?0", "string"),
+                _sent("Upload-Length", "bytes of the whole, in a first part that is not the last", "integer", False),
+            ],
+            "requestBody": {
+                "content": {"application/partial-upload": {"schema": {"type": "string", "format": "binary"}}},
+                "required": True,
+            },
+            "responses": {
+                "201": {"description": "Taken", "content": _json("Receipt", RECEIPT)},
+                "200": {"description": "Taken before: the same receipt", "content": _json("Receipt", RECEIPT)},
+                "204": {"description": "Kept; more is to come", "headers": UPLOAD_STATE},
+            },
+        },
+        "delete": {
+            "tags": ["tasks"],
+            "summary": "Forget the parts",
+            "description": "What came of an unfinished upload is dropped; the task is as before.",
+            "operationId": "cancel_result",
+            "responses": {"204": {"description": "Forgotten"}},
+        },
     },
     "/v1/tasks/{task_id}/failure": {
         "post": {

@@ -75,7 +75,7 @@ class Agent:
         self._state = state
         self._name_patience_s = name_patience_s
         self._enroll_token = client.token
-        self._models: OrderedDict[str, Document] = OrderedDict()
+        self._models: OrderedDict[str, memoryview] = OrderedDict()
         self.me: m.Learner | None = None
 
     async def run(self) -> None:
@@ -187,7 +187,7 @@ class Agent:
         if task.kind == "init":
             return await self._workers.run(self._at_work.initial)
         if task.kind == "train":
-            return await self._workers.run(self._at_work.train, await self._model(task), task)
+            return await self._workers.run(self._at_work.train, await self._model(task, to_change=True), task)
         if task.kind == "evaluate":
             return await self._workers.run(self._at_work.evaluate, await self._model(task), task)
         raise UnsupportedKind
@@ -214,16 +214,18 @@ class Agent:
             except FederationError as error:
                 log.warning("a heartbeat was refused", why=error.detail)
 
-    async def _model(self, task: m.Task) -> Document:
-        """The task's model, downloaded only when it is not held."""
+    async def _model(self, task: m.Task, to_change: bool = False) -> Document:
+        """The task's model, downloaded only when it is not held. One that is `to_change` is held no longer."""
         assert task.model is not None
         digest = task.model.digest
-        if digest not in self._models:
-            self._models[digest] = wire.decode(await self._client.model(task.model))
-        self._models.move_to_end(digest)
-        while len(self._models) > MODELS_KEPT:
-            self._models.popitem(last=False)
-        return self._models[digest]
+        body = self._models.pop(digest, None)
+        if body is None:
+            body = await self._client.model(task.model)
+        if not to_change:
+            self._models[digest] = body
+            while len(self._models) > MODELS_KEPT:
+                self._models.popitem(last=False)
+        return wire.decode(body, writable=to_change)
 
     async def _deliver(self, task: m.Task, result: Result) -> None:
         if isinstance(result, m.EvaluationResult):

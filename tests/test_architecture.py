@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["services", "controller_api", "learner_agent", "driver_cli"]
 COMPOSITION_ROOT = Path("driver_cli/simulate.py")  # puts a controller, learners and a driver into one process
-NUMERIC_LOOPS = Path("services/aggregation/blocks.py")  # shares numpy's loops out to threads, waits for all of them
+NUMERIC_LOOPS = Path("services/blocks.py")  # shares numpy's loops out to threads, waits for all of them
 LONGEST = 400  # lines
 FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "multipart", "python_multipart"}
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__", "UploadFile", "Form", "File"}

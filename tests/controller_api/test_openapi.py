@@ -26,12 +26,14 @@ from services.errors import FederationError
 from tests.conftest import InProcess, until
 from tests.controller_api.driving import MSGPACK, begin, join, settings
 
+PARTIAL = "application/partial-upload"
 PAGES = {"/", "/docs", "/openapi.json", "/static/{name}"}  # for people, not part of the contract
 NEVER_ANSWERED = {  # raised by clients, or told as the reason of a failed run
     *("unreachable", "unexpected-answer", "not-of-this-contract", "aggregation-failed"),
 }
 GROUPS = {"conflict", "gone", "invalid-update"}  # classes above those that are raised
 TAKES_WEIGHTS = {("put", "/v1/models/{digest}"), ("put", "/v1/tasks/{task_id}/result")}
+TAKES_PARTS = {("patch", "/v1/tasks/{task_id}/result")}
 GIVES_WEIGHTS = {("get", "/v1/models/{digest}"), ("get", "/v1/runs/{run_id}/model")}
 
 
@@ -109,7 +111,7 @@ def test_every_error_of_a_call_is_a_problem_by_its_name(document: dict[str, Any]
             assert set(re.findall(r"`([a-z-]+)`", answer["description"])) == set(content["examples"])
             assert all(f"{example['value']['status']}" == status for example in content["examples"].values())
             told |= set(content["examples"])
-    everywhere = {"not-found", "method-not-allowed"}  # of no call in particular
+    everywhere = {"not-found", "method-not-allowed", "head-too-large", "head-too-slow"}  # of no call in particular
     assert told == set(FederationError.by_name) - NEVER_ANSWERED - GROUPS - everywhere
 
 
@@ -117,7 +119,8 @@ def test_weights_are_told_as_binary(document: dict[str, Any]) -> None:
     """Their media type on the calls that take and give them; JSON on the result of an evaluation."""
     takes = {key for key, one in operations(document) if MSGPACK in one.get("requestBody", {}).get("content", {})}
     gives = {key for key, one in operations(document) if MSGPACK in one["responses"].get("200", {}).get("content", {})}
-    assert (takes, gives) == (TAKES_WEIGHTS, GIVES_WEIGHTS)
+    parts = {key for key, one in operations(document) if PARTIAL in one.get("requestBody", {}).get("content", {})}
+    assert (takes, gives, parts) == (TAKES_WEIGHTS, GIVES_WEIGHTS, TAKES_PARTS)
     result = document["paths"]["/v1/tasks/{task_id}/result"]["put"]["requestBody"]["content"]
     assert set(result) == {MSGPACK, "application/json"}
     binary = [content[MSGPACK]["schema"] for content in walk(document) if MSGPACK in content]

