@@ -56,13 +56,22 @@ class Aggregation:
 class Federation:
     """Learners, runs and tasks of one controller."""
 
-    def __init__(self, defaults: Mapping[str, Any], epoch: float, new_id: Callable[[], str]) -> None:
-        """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0."""
+    def __init__(
+        self,
+        defaults: Mapping[str, Any],
+        epoch: float,
+        new_id: Callable[[], str],
+        stopwatch: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0.
+
+        `stopwatch` gives seconds by which the state machine's own work is timed.
+        """
         self.defaults = defaults
         self.roster = Roster()
         self.journal = Journal(epoch)
         self.offers = Offers(self.roster, self.journal, new_id)
-        self.stages = Stages(self.roster, self.offers, self.journal, self._ended)
+        self.stages = Stages(self.roster, self.offers, self.journal, self._ended, stopwatch)
         self.runs: dict[str, RunState] = {}
         self.active: RunState | None = None
         self.over = False

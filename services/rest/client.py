@@ -6,6 +6,7 @@ Calls that fail for a passing reason (no connection, 429, 503, a cut body) are r
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import json
@@ -191,19 +192,22 @@ class Client:
 
     async def events(self, after: int | None = None) -> AsyncIterator[m.Event]:
         """The log from now on (or after event number `after`), for ever: a cut stream is resumed where it was."""
-        last = after
+        last, mute = after, 0
         while True:
             response = await self._repeat(functools.partial(self._open_events, last))
+            mute += 1  # streams in a row that ended without a word
             async with contextlib.aclosing(response):
                 with contextlib.suppress(httpx.TransportError):  # a cut: resume after the last event
                     async for line in response.aiter_lines():
+                        mute = 0
                         if line.startswith("data:"):  # WHATWG HTML, section 9.2; other fields repeat the data
                             event = m.Event.model_validate_json(line[5:])
                             last = event.id
                             yield event
+            await asyncio.sleep(FullJitter().seconds(mute) if mute else 0.0)
 
     async def _open_events(self, last: int | None) -> httpx.Response:
-        """A stream that has begun: its first line is read, so a peer that closes at once is a failure."""
+        """A stream that has begun."""
         url = urljoin(self.base, "v1/events")
         headers = {**self._credential(url), "Accept": "text/event-stream"}
         if last is not None:
