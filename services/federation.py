@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from . import messages as m
@@ -18,39 +17,16 @@ from .aggregation import State
 from .config import check_plain, resolve
 from .describe import learner_message, task_message, waiting_for
 from .errors import DifferentBody, FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid, UnknownRun
+from .job import Aggregation, Share
 from .journal import Journal
 from .offers import Offers, refuse_if_closed
-from .plan import Plan, initial_model, plan
+from .plan import initial_model, plan
 from .roster import Member, Roster
 from .rounds import Assignment, ModelInfo, Outcome
 from .run import RunState
 from .stages import Stages
 
 MAX_RUNS = 100  # ended runs that are remembered
-
-
-@dataclass(frozen=True)
-class Share:
-    """One update of an aggregation: whose, where it is stored, how much it counts."""
-
-    learner: str
-    blob: str
-    factor: float
-    metrics: m.Metrics
-    metadata: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Aggregation:
-    """A frozen snapshot of what is to be aggregated, in the order of the learners' names."""
-
-    run_id: str
-    round: int
-    parent: ModelInfo
-    shares: tuple[Share, ...]
-    plan: Plan
-    aggregator_state: State | None
-    optimizer_state: State | None
 
 
 class Federation:
@@ -400,3 +376,6 @@ class Federation:
     def _refuse_when_over(self) -> None:
         if self.over:
             raise FederationOver("the controller is shutting down: agents may exit")
+
+
+__all__ = ["Aggregation", "Federation", "Share"]
