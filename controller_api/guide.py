@@ -60,6 +60,10 @@ tensor = {"name": "0", "dtype": "float32", "shape": [2, 3], "data": struct.pack(
 body = msgpack.packb({"metadata": {"num_training_examples": 600}, "tensors": [tensor]})
 tensors = msgpack.unpackb(model)["tensors"]
 ```
+To move less, enrol with `"encodings": ["none", "bf16", "int8", "topk"]` (what you can read and write). If the run asks
+for one of them, models come with coded tensors (`"encoding"` in them) and `task.encoding` names the form in which the
+update may be sent: large float tensors as differences to the model as you got it (`"delta": true`). A plain tensor is
+always taken, and a learner that names nothing sees plain tensors only. docs/protocol.md has the bytes and the errors.
 """
 ERRORS = """\
 ### Errors

@@ -1,10 +1,13 @@
-"""Taking the result of a task: read the body, check it against the round's model, store it, count it once."""
+"""Taking the result of a task: read the body, check it against the round's model, store it, count it once.
+
+An update in another form is made plain before it is checked: checks, store and rules know plain tensors only.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TypeVar
 
 import xxhash
@@ -13,11 +16,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from services import messages as m
 from services import wire
+from services.checks import Spec, check_finite, check_metadata
+from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
 from services.memory import allocate
 from services.rounds import Assignment, Outcome
 from services.scaling import Scaler
-from services.wire import Document, Spec
+from services.wire import PLAIN, Buffer, Document
 
 from .bodies import INLINE, collect, receive
 from .problems import from_validation
@@ -51,8 +56,14 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     assert task.model is not None
     _, spec = runtime.model(task.model.digest)
     scaler = runtime.federation.runs[task.run_id].plan.scaler
-    outcome = await examine(size, lambda: check_update(body, spec, scaler))
-    return await runtime.accept_update(task, body, outcome)
+    model = await runtime.off_loop(runtime.store.get, task.model.digest) if task.may_code else None
+    outcome, update = await examine(unfolded(task, size), lambda: check_update(body, spec, scaler, task.up, model))
+    return await runtime.accept_update(task, update, outcome)
+
+
+def unfolded(task: Assignment, size: int) -> int:
+    """Bytes of an update of `size` bytes once it is plain, at most."""
+    return max(size, task.model.size) if task.model and task.may_code else size
 
 
 def fingerprint_of(body: memoryview) -> str:
@@ -97,7 +108,10 @@ async def body_of(runtime: Runtime, request: Request, task: Assignment | None = 
     """
     declared = request.headers.get("content-length")
     if declared is not None and int(declared) <= INLINE:
-        yield await _read(request, int(declared))
+        body = await _read(request, int(declared))
+        grows = task is not None and unfolded(task, len(body)) > INLINE
+        async with runtime.slots if grows else nullcontext():
+            yield body
         return
     async with runtime.slots:
         if declared is None:
@@ -121,16 +135,21 @@ async def _read(request: Request, size: int) -> memoryview:
     return body
 
 
-def check_update(body: memoryview, spec: Spec, scaler: Scaler) -> Outcome:
-    """What an update tells, once it is found right; raises InvalidUpdate for whatever is wrong with it."""
-    document = wire.decode(body)
-    spec.check(document.tensors)
+def check_update(
+    body: memoryview, spec: Spec, scaler: Scaler, up: str = PLAIN, model: memoryview | None = None
+) -> tuple[Outcome, Buffer]:
+    """What an update tells, and its plain document, once it is found right; raises InvalidUpdate for what is wrong.
+
+    With the document of the `model` that it was trained from it may be coded, as `up` or a difference.
+    """
+    takes, base = (sorted({PLAIN, up}), wire.decode(model).arrays) if model is not None else ((), ())
+    document, update = decode_update(body, spec, takes, base)
     factor = scaler.factor(document.metadata)
-    wire.check_metadata(document.metadata)
-    wire.check_finite(document.tensors)
+    check_metadata(document.metadata)
+    check_finite(document.tensors)
     for group in document.extra.values():
-        wire.check_finite(group)
-    return Outcome(fingerprint_of(body), len(body), document.metrics, document.metadata, factor)
+        check_finite(group)
+    return Outcome(fingerprint_of(body), len(body), document.metrics, document.metadata, factor), update
 
 
 def check_initial(body: memoryview) -> Document:
@@ -138,8 +157,8 @@ def check_initial(body: memoryview) -> Document:
     document = wire.decode(body)
     if not document.tensors:
         raise MalformedUpdate("a model needs at least one tensor")
-    wire.check_metadata(document.metadata)
-    wire.check_finite(document.tensors)
+    check_metadata(document.metadata)
+    check_finite(document.tensors)
     return document
 
 

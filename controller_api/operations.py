@@ -34,6 +34,7 @@ TASK = {
     "inputs": {},
     "result": {"url": f"../../tasks/{TASK_ID}/result"},
     "config": {"epochs": 1, "learning_rate": 0.05, "round": 1},
+    "encoding": None,
     "expires_in_s": 3600.0,
     "heartbeat_s": 10.0,
 }

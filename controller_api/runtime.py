@@ -12,19 +12,23 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
 
 from services import messages as m
-from services.engine import Made, aggregate, store_model
-from services.errors import FederationError, UnknownModel
+from services import wire
+from services.checks import Spec
+from services.config import resolve
+from services.engine import Made, aggregate, store_coded, store_model
+from services.errors import FederationError, InvalidConfig, UnknownModel
 from services.federation import Aggregation, Federation
 from services.roster import Member
 from services.rounds import Assignment, ModelInfo, Outcome
 from services.run import RunState
 from services.store import ModelStore
-from services.wire import Spec, Tensor
+from services.wire import PLAIN, Buffer, Tensor
 
 from .event_log import EventLog
 from .metrics import Metrics
@@ -161,10 +165,11 @@ class Runtime:
         """See Federation.check."""
         return self.federation.check(task_id, learner_id)
 
-    async def accept_update(self, task: Assignment, body: memoryview, outcome: Outcome) -> tuple[m.Receipt, bool]:
-        """Store a checked update and take it into account; a replay or a late one leaves nothing behind."""
+    async def accept_update(self, task: Assignment, update: Buffer, outcome: Outcome) -> tuple[m.Receipt, bool]:
+        """Store a checked update of plain tensors and take it into account; a replay or a late one leaves nothing
+        behind."""
         key = f"{task.id}-{secrets.token_hex(4)}"
-        await self.off_loop(self.store.put, key, [body])
+        await self.off_loop(self.store.put, key, [update])
         stored = Outcome(outcome.fingerprint, outcome.size, outcome.metrics, outcome.metadata, outcome.factor, blob=key)
         taken = False
         try:
@@ -181,8 +186,12 @@ class Runtime:
         self, task: Assignment, tensors: tuple[Tensor, ...], outcome: Outcome
     ) -> tuple[m.Receipt, bool]:
         """Make model 0 of a learner's tensors."""
-        info = await self.off_loop(store_model, self.store, tensors)
-        self._models[info.digest] = (info, Spec.of(tensors))
+        down = self.federation.runs[task.run_id].config.encoding.down
+        if down == PLAIN:
+            info = await self.off_loop(store_model, self.store, tensors)
+        else:
+            info = await asyncio.to_thread(store_model, self.store, tensors, down)
+        self._hold(info, Spec.of(tensors))
         made = Outcome(outcome.fingerprint, outcome.size, outcome.metrics, outcome.metadata, model=info)
         try:
             return self._changed(lambda: self.federation.accept(task.id, made, self.now))
@@ -204,10 +213,15 @@ class Runtime:
             raise UnknownModel(f"there is no model {digest}; it may have been replaced by newer ones", model=digest)
         return self._models[digest]
 
+    def _hold(self, info: ModelInfo, spec: Spec) -> None:
+        for one in (info, info.coded):
+            if one is not None:
+                self._models[one.digest] = (one, spec)
+
     async def put_model(self, digest: str, body: memoryview, tensors: tuple[Tensor, ...]) -> None:
         """Hold a model that an operator sent."""
         await self.off_loop(self.store.publish, digest, [body])
-        self._models[digest] = (ModelInfo(digest, len(body)), Spec.of(tensors))
+        self._hold(ModelInfo(digest, len(body)), Spec.of(tensors))
         self._uploaded[digest] = None
         self._uploaded.move_to_end(digest)
         while len(self._uploaded) > UPLOADED_KEPT:
@@ -221,13 +235,29 @@ class Runtime:
             self.federation.note_download(learner_id, model, size)
 
     # ---- runs
-    def start_run(self, given: Mapping[str, Any], key: str | None) -> RunState:
+    async def start_run(self, given: Mapping[str, Any], key: str | None) -> RunState:
         """See Federation.start."""
+        coded = await self._code_initial(given)
 
         def held(digest: str) -> ModelInfo | None:
-            return self._models[digest][0] if digest in self._models else None
+            return replace(self._models[digest][0], coded=coded) if digest in self._models else None
 
         return self._changed(lambda: self.federation.start(given, self.now, key, held))
+
+    async def _code_initial(self, given: Mapping[str, Any]) -> ModelInfo | None:
+        """What stands for the model that a run is to begin with, if it wants that."""
+        try:
+            config = resolve(self.federation.defaults, given)
+        except InvalidConfig:  # told when the run is started, after what else may be wrong
+            return None
+        digest, down = config.initial_model, config.encoding.down
+        if down == PLAIN or digest not in self._models or self.federation.active:
+            return None
+        tensors = wire.decode(await self.off_loop(self.store.get, digest)).tensors
+        coded = await asyncio.to_thread(store_coded, self.store, tensors, down)
+        if coded is not None:
+            self._hold(coded, Spec.of(tensors))
+        return coded
 
     def stop_run(self, run_id: str, reason: str) -> RunState:
         """See Federation.stop."""
@@ -339,7 +369,7 @@ class Runtime:
 
     async def _publish(self, job: Aggregation, made: Made) -> None:
         self.metrics.aggregation.observe(made.spent_s)
-        self._models[made.model.digest] = (made.model, made.spec)
+        self._hold(made.model, made.spec)
         self._changed(lambda: self.federation.aggregated(job, made.model, made.states, made.spent_s, self.now))
         await self._sweep()
 

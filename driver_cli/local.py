@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -27,15 +28,17 @@ class LocalController:
     process: Child
 
 
-async def start_controller(started: Children, model_store: str, port: int = 0) -> LocalController:
-    """Start a controller on the loopback interface and wait until it answers.
+async def start_controller(
+    started: Children, model_store: str, port: int = 0, environment: Mapping[str, str] | None = None
+) -> LocalController:
+    """Start a controller on the loopback interface, with `environment` as its other settings; wait until it answers.
 
     Raises InvalidConfig when the port is taken, ChildDied when it ends, Unreachable when it takes too long.
     """
     port = usable_port(port)
     data = started.folder / "controller"
     arguments = ("--host", HOST, "--port", str(port), "--data-dir", str(data), "--model-store", model_store)
-    process = started.start("controller", "controller_api", *arguments)
+    process = started.start("controller", "controller_api", *arguments, **(environment or {}))
     url = f"http://{HOST}:{port}"
     await race(_healthy(url), process.died())
     return LocalController(url, process)

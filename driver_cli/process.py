@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -35,7 +34,6 @@ class Child:
     log: Path
     process: subprocess.Popen[bytes]
     ended: asyncio.Future[int]  # its exit status, negative for a signal
-    usage: resource.struct_rusage | None = None  # once it ended
 
     @property
     def pid(self) -> int:
@@ -124,29 +122,12 @@ def clean_environment(given: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "PYTHONUNBUFFERED": "1", **given}
 
 
-def peak_memory_mb(child: Child) -> float | None:
-    """The most memory that `child` had resident, in MB; None where it cannot be told."""
-    with contextlib.suppress(OSError, StopIteration):
-        status = Path(f"/proc/{child.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) / 1024
-    if child.usage is None:
-        return None
-    return child.usage.ru_maxrss / (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def cpu_seconds(child: Child) -> float | None:
-    """CPU seconds that `child` used; None while it runs."""
-    return None if child.usage is None else child.usage.ru_utime + child.usage.ru_stime
-
-
 def _reap(child: Child, loop: asyncio.AbstractEventLoop) -> None:
-    _, status, usage = os.wait4(child.pid, 0)
+    _, status = os.waitpid(child.pid, 0)
     code = os.waitstatus_to_exitcode(status)
     child.process.returncode = code  # Popen must not wait for a pid that another process may have by now
 
     def tell() -> None:
-        child.usage = usage
         if not child.ended.done():
             child.ended.set_result(code)
 

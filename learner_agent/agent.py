@@ -15,6 +15,7 @@ import structlog
 
 from services import messages as m
 from services import wire
+from services.encoding import CODECS, decode_model
 from services.errors import (
     DifferentBody,
     FederationError,
@@ -29,8 +30,9 @@ from services.errors import (
 )
 from services.rest import Client
 from services.rest.backoff import FullJitter
-from services.wire import Buffer, Document
+from services.wire import Buffer, Coded, Document
 
+from .coding import Coding
 from .reporting import Report, current, tail
 from .state import Saved, StateFile
 from .tasks import Work
@@ -70,12 +72,13 @@ class Agent:
         self._at_work = work
         self._client = client
         self._source = source
-        self._request = request
+        self._request = request.model_copy(update={"encodings": list(CODECS)})
         self._workers = workers or Workers()
         self._state = state
         self._name_patience_s = name_patience_s
         self._enroll_token = client.token
         self._models: OrderedDict[str, memoryview] = OrderedDict()
+        self._coding = Coding()
         self.me: m.Learner | None = None
 
     async def run(self) -> None:
@@ -165,6 +168,7 @@ class Agent:
             if report.void:
                 raise TaskVoid(report.void)
             await self._deliver(task, result)
+            self._coding.taken(task)
             log.info("done", kind=task.kind, round=task.round)
         except NOT_WANTED as error:
             log.info("no longer wanted", kind=task.kind, round=task.round, why=error.detail)
@@ -186,6 +190,8 @@ class Agent:
         current.set(report)
         if task.kind == "init":
             return await self._workers.run(self._at_work.initial)
+        if task.kind == "train" and task.encoding is not None:
+            return await self._workers.run(self._coding.train, self._at_work, await self._body(task), task)
         if task.kind == "train":
             return await self._workers.run(self._at_work.train, await self._model(task, to_change=True), task)
         if task.kind == "evaluate":
@@ -215,7 +221,14 @@ class Agent:
                 log.warning("a heartbeat was refused", why=error.detail)
 
     async def _model(self, task: m.Task, to_change: bool = False) -> Document:
-        """The task's model, downloaded only when it is not held. One that is `to_change` is held no longer."""
+        """The task's model. One that is `to_change` is held no longer."""
+        document = wire.parse(await self._body(task, to_change), writable=to_change)
+        if any(isinstance(tensor, Coded) for tensor in document.tensors):
+            return await self._workers.run(decode_model, document)
+        return wire.plain(document)
+
+    async def _body(self, task: m.Task, to_change: bool = False) -> memoryview:
+        """The document of the task's model, downloaded only when it is not held."""
         assert task.model is not None
         digest = task.model.digest
         body = self._models.pop(digest, None)
@@ -225,7 +238,7 @@ class Agent:
             self._models[digest] = body
             while len(self._models) > MODELS_KEPT:
                 self._models.popitem(last=False)
-        return wire.decode(body, writable=to_change)
+        return body
 
     async def _deliver(self, task: m.Task, result: Result) -> None:
         if isinstance(result, m.EvaluationResult):

@@ -91,7 +91,8 @@ class Child:
 def _done(work: LearnerAtWork, head: dict[str, Any], body: bytearray) -> tuple[dict[str, Any], Sequence[Buffer]]:
     if head["call"] == "initial":
         return {}, work.initial()
-    model, task = wire.decode(body), m.Task.model_validate(head["task"])
+    model = wire.decode(body, writable=head["call"] == "train")
+    task = m.Task.model_validate(head["task"])
     if head["call"] == "train":
         return {}, work.train(model, task)
     return {"evaluation": work.evaluate(model, task).model_dump()}, ()

@@ -17,6 +17,7 @@ from services.wire import Buffer, Document
 
 from .frames import receive, send
 from .reporting import progress
+from .tasks import Frame
 
 CHILD = f"{__package__}.process_child"
 ENDING_S = 2.0  # how long the process may take to end after SIGTERM
@@ -43,9 +44,13 @@ class LearnerProcess:
         """See Work.initial."""
         return [self._call({"call": "initial"})[1]]
 
-    def train(self, model: Document, task: m.Task) -> list[Buffer]:
+    def train(self, model: Document, task: m.Task, frame: Frame = wire.encode) -> list[Buffer]:
         """See Work.train."""
-        return [self._call({"call": "train", "task": task.model_dump(mode="json")}, model)[1]]
+        body = self._call({"call": "train", "task": task.model_dump(mode="json")}, model)[1]
+        if frame is wire.encode:
+            return [body]
+        update = wire.decode(body)
+        return frame(update.tensors, update.metrics, update.metadata)
 
     def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:
         """See Work.evaluate."""

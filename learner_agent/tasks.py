@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from services.wire import Buffer, Document, Tensor
 
 from .learner import Array, Learner
 
+Frame = Callable[[Sequence[Tensor], m.Metrics, m.Scalars], list[Buffer]]  # a document of an update's parts
 NOTHING: Mapping[str, Any] = {}
 EXAMPLES = "num_evaluation_examples"
 
@@ -28,7 +29,7 @@ class Work(Protocol):
         """The learner's own weights as a document."""
         ...
 
-    def train(self, model: Document, task: m.Task) -> list[Buffer]:
+    def train(self, model: Document, task: m.Task, frame: Frame = wire.encode) -> list[Buffer]:
         """Train from the model; the update as a document."""
         ...
 
@@ -50,7 +51,7 @@ class LearnerAtWork:
         arrays = _arrays(self.learner.get_weights(), "get_weights()")
         return wire.encode(wire.name_tensors(arrays, _names(self.learner), getattr(self.learner, "trainable", None)))
 
-    def train(self, model: Document, task: m.Task) -> list[Buffer]:
+    def train(self, model: Document, task: m.Task, frame: Frame = wire.encode) -> list[Buffer]:
         """See Work.train."""
         weights = self._weights(model, task)
         returned = self.learner.train(weights, dict(task.config))
@@ -67,7 +68,7 @@ class LearnerAtWork:
             Tensor(label, self._public(old, array), old.trainable)
             for label, array, old in zip(labels, arrays, model.tensors, strict=True)
         ]
-        return wire.encode(tensors, metrics(returned[1], "train()'s metrics"), metadata)
+        return frame(tensors, metrics(returned[1], "train()'s metrics"), metadata)
 
     def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:
         """See Work.evaluate."""

@@ -65,10 +65,14 @@ class Schedule(Part):
 
 
 class Encoding(Part):
-    """The form in which tensors travel. `none` is the tensors' own bytes."""
+    """The form in which large float tensors travel; a learner that cannot do it sends and gets `none`, their own bytes.
 
-    up: Literal["none"] = "none"
-    down: Literal["none"] = "none"
+    Updates (`up`) are sent as differences to the model that the learner was given.
+    """
+
+    up: Literal["none", "bf16", "int8", "topk"] = Field("none", description="of updates; all but none are lossy")
+    down: Literal["none", "bf16", "int8"] = Field("none", description="of models, to train and to evaluate; lossy")
+    topk_ratio: float = Field(0.01, gt=0, le=1, description="topk: share of each tensor's elements that is sent")
 
 
 class EvaluationPlan(Part):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import messages as m
-from .config import RunConfig
+from .config import Encoding, RunConfig
 from .journal import Journal
 from .offers import Offers
 from .roster import Member
@@ -37,9 +37,9 @@ def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float
     """A task; its urls are relative to `/v1/learners/<id>/task`."""
     given = config.evaluate if task.kind == "evaluate" else config.train
     reference = None
-    if task.model is not None:
-        url = f"../../models/{task.model.digest}"
-        reference = m.Reference.model_construct(digest=task.model.digest, url=url, size=task.model.size)
+    if task.given is not None:
+        url = f"../../models/{task.given.digest}"
+        reference = m.Reference.model_construct(digest=task.given.digest, url=url, size=task.given.size)
     return m.Task.model_construct(
         id=task.id,
         kind=task.kind,
@@ -49,9 +49,15 @@ def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float
         inputs={},
         result=m.ResultTarget.model_construct(url=f"../../tasks/{task.id}/result"),
         config={**given, "round": task.round},
+        encoding=_update_encoding(config.encoding, task) if task.may_code else None,
         expires_in_s=max(0.0, round(task.deadline - now, 3)),
         heartbeat_s=round(lease_s / HEARTBEATS_PER_LEASE, 3),
     )
+
+
+def _update_encoding(encoding: Encoding, task: Assignment) -> m.UpdateEncoding:
+    ratio = encoding.topk_ratio if task.up == "topk" else None
+    return m.UpdateEncoding.model_construct(up=task.up, topk_ratio=ratio)
 
 
 def waiting_for(stages: Stages, run: RunState, now: float) -> str | None:

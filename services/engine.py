@@ -6,15 +6,17 @@ It runs in a thread. An engine that spreads over machines replaces this call and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from . import wire
 from .aggregation import State, View
+from .checks import Spec, check_finite
+from .encoding import encode_model
 from .errors import AggregationFailed, NonFiniteUpdate
 from .federation import Aggregation
 from .rounds import ModelInfo
 from .store import ModelStore
-from .wire import Spec, Tensor
+from .wire import PLAIN, Coded, Tensor
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,25 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
     arrays, optimizer_state = job.plan.optimizer.step(before, aggregate, trainable, job.optimizer_state)
     tensors = [Tensor(old.name, array, old.trainable) for old, array in zip(parent, arrays, strict=True)]
     try:
-        wire.check_finite(tensors)
+        check_finite(tensors)
     except NonFiniteUpdate as error:
         raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
-    model = store_model(store, tensors)
+    model = store_model(store, tensors, job.plan.encoding.down)
     return Made(model, Spec.of(tensors), (aggregator_state, optimizer_state), clock() - started)
 
 
-def store_model(store: ModelStore, tensors: Sequence[Tensor]) -> ModelInfo:
-    """Store the weights document of `tensors` under its digest."""
+def store_model(store: ModelStore, tensors: Sequence[Tensor], down: str = PLAIN) -> ModelInfo:
+    """Store the weights document of `tensors` under its digest, and one in the encoding `down` that stands for it."""
+    return replace(_store(store, tensors), coded=store_coded(store, tensors, down))
+
+
+def store_coded(store: ModelStore, tensors: Sequence[Tensor], down: str) -> ModelInfo | None:
+    """Store what stands for a model in this encoding; None when none of its tensors is worth coding."""
+    coded = encode_model(tensors, down) if down != PLAIN else ()
+    return _store(store, coded) if any(isinstance(one, Coded) for one in coded) else None
+
+
+def _store(store: ModelStore, tensors: Sequence[Tensor | Coded]) -> ModelInfo:
     parts = wire.encode(tensors)
     model = ModelInfo(wire.digest(parts), sum(memoryview(part).nbytes for part in parts))
     store.publish(model.digest, parts)

@@ -43,7 +43,9 @@ class JoinRequest(Question):
     kinds: list[Kind] = Field(
         default_factory=lambda: list(KINDS), max_length=64, description="task kinds that it can do"
     )
-    encodings: list[Word] = Field(default_factory=lambda: ["none"], max_length=64, description="forms it can read")
+    encodings: list[Word] = Field(
+        default_factory=lambda: ["none"], max_length=64, description="forms of tensors that it can read and write"
+    )
 
 
 class Progress(Question):
@@ -120,6 +122,13 @@ class ResultTarget(Message):
     url: str
 
 
+class UpdateEncoding(Message):
+    """The form in which an update may be sent. Any of its tensors may be sent plain all the same."""
+
+    up: str = Field(description="`none`, `bf16`, `int8` or `topk`, of the difference to the model as it was given")
+    topk_ratio: float | None = Field(None, description="topk: share of each tensor's elements to send")
+
+
 class Task(Message):
     """One piece of work for one learner. Offered until it is done; times are relative."""
 
@@ -131,6 +140,7 @@ class Task(Message):
     inputs: dict[str, Reference] = Field(default_factory=dict)
     result: ResultTarget
     config: dict[str, Any] = Field(description="the run's `train` or `evaluate` parameters, and `round`")
+    encoding: UpdateEncoding | None = Field(None, description="how to send the update; null: plain tensors")
     expires_in_s: float = Field(description="after this the result is no longer wanted")
     heartbeat_s: float = Field(description="send a heartbeat at least this often while working")
 

@@ -6,10 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from .config import Encoding
 from .errors import DifferentBody, Forbidden, RoundClosed, TaskVoid, UnknownTask
 from .journal import Journal
 from .roster import Member, Roster
 from .rounds import Assignment, ModelInfo, Outcome
+from .wire import PLAIN
+
+AS_IT_IS = Encoding()
 
 
 class Offers:
@@ -32,9 +36,13 @@ class Offers:
         model: ModelInfo | None,
         now: float,
         deadline: float,
+        encoding: Encoding = AS_IT_IS,
     ) -> Assignment:
-        """A new task for a member."""
-        task = Assignment(self._new_id(), kind, member.id, member.name, run_id, number, model, now, deadline)
+        """A new task for a member, in the run's encoding as far as the member can do it."""
+        given = model.coded if model and model.coded and member.takes(encoding.down) else model
+        up = encoding.up if member.takes(encoding.up) else PLAIN
+        who = (member.id, member.name)
+        task = Assignment(self._new_id(), kind, *who, run_id, number, model, given, up, now, deadline)
         self._tasks[task.id] = task
         self._open.setdefault(member.id, deque()).append(task)
         self.woken.add(member.id)
@@ -47,8 +55,8 @@ class Offers:
         return offers[0] if offers else None
 
     def naming(self, learner_id: str, digest: str) -> Assignment | None:
-        """An open task of the learner that names this model."""
-        return next((t for t in self._open.get(learner_id, ()) if t.model and t.model.digest == digest), None)
+        """An open task of the learner that names this model, in the form in which it was given."""
+        return next((t for t in self._open.get(learner_id, ()) if t.given and t.given.digest == digest), None)
 
     def get(self, task_id: str, learner_id: str | None) -> Assignment:
         """The task; raises UnknownTask, or Forbidden when it is another's (`learner_id` None: an operator's view)."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from . import termination
 from .aggregation import RULES, Aggregator
-from .config import RunConfig, nearest
+from .config import Encoding, RunConfig, nearest
 from .errors import InvalidConfig, UnknownModel
 from .optimizers import OPTIMIZERS, ServerOptimizer
 from .rounds import ModelInfo
@@ -21,11 +21,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plan:
-    """The parts of one run: who, when, how much, combine, move."""
+    """The parts of one run: who, when, how much, in what form, combine, move."""
 
     selector: Selector
     scheduler: Scheduler
     scaler: Scaler
+    encoding: Encoding
     aggregator: Aggregator
     optimizer: ServerOptimizer
 
@@ -44,6 +45,7 @@ def check_names(config: RunConfig) -> Plan:
         selector=_make("selector", SELECTORS, config.selector),
         scheduler=_make("scheduler", SCHEDULERS, config.scheduler),
         scaler=_make("scaling_factor", SCALERS, config.scaling_factor),
+        encoding=config.encoding,
         aggregator=_make("aggregation_rule", RULES, config.aggregation_rule, "aggregation", config.aggregation),
         optimizer=_make("server_optimizer", OPTIMIZERS, config.server_optimizer, "optimizer", config.optimizer),
     )

@@ -37,6 +37,10 @@ class Member:
         """Whether it is here and does tasks of this kind."""
         return self.state == "active" and kind in self.request.kinds
 
+    def takes(self, encoding: str) -> bool:
+        """Whether it reads and writes this form of tensors."""
+        return encoding in self.request.encodings
+
     def lapses_at(self, lease_s: float) -> float:
         """When it is lost if it is not heard of before."""
         return self.last_seen + (max(lease_s, WEBHOOK_LEASE_S) if self.request.callback_url else lease_s)

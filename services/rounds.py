@@ -9,16 +9,18 @@ from typing import Any, Literal
 from . import messages as m
 from .metrics import Score, combine, evaluation_score
 from .scheduling import Pending, RoundView
+from .wire import PLAIN
 
 Iso = Callable[[float], str]
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A community model: digest and size of its document."""
+    """A community model: digest and size of its document, and of the smaller one that stands for it in a run."""
 
     digest: str
     size: int  # bytes
+    coded: ModelInfo | None = None  # see RunConfig.encoding.down
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Assignment:
     run_id: str
     round: int
     model: ModelInfo | None
+    given: ModelInfo | None  # the model, or what stands for it
+    up: str  # encoding in which its update may be sent
     offered_at: float
     deadline: float
     state: Literal["offered", "accepted", "failed", "void"] = "offered"
@@ -53,6 +57,11 @@ class Assignment:
     fetched_at: float | None = None
     done_at: float | None = None
     outcome: Outcome | None = None
+
+    @property
+    def may_code(self) -> bool:
+        """Whether its update may come in another form than plain tensors."""
+        return self.kind == "train" and (self.up != PLAIN or self.given != self.model)
 
     @property
     def receipt(self) -> m.Receipt:

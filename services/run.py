@@ -112,10 +112,10 @@ class RunState:
 
     def kept_models(self) -> set[str]:
         """Digests of the community models that must be kept: the newest two, the best, and what open rounds use."""
-        infos = [self.model, self.previous, self.best[2] if self.best else None]
-        for one in self.open:
-            infos += [one.parent, one.model]
-        return {info.digest for info in infos if info is not None}
+        offered = [self.model, *(info for one in self.open for info in (one.parent, one.model))]
+        kept = [*offered, self.previous, self.best[2] if self.best else None]
+        coded = [info.coded for info in offered if info is not None]
+        return {info.digest for info in (*kept, *coded) if info is not None}
 
     def message(self, iso: Iso, waiting_for: str | None) -> m.Run:
         """This run as the contract shows it."""

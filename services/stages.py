@@ -165,7 +165,9 @@ class Stages:
         self._emit(run, now, "round-started", text, one.number, members=names)
         for candidate in members:
             member = self._roster.get(candidate.id)
-            one.train[member.id] = self._offers.offer(run.id, one.number, "train", member, run.model, now, deadline)
+            one.train[member.id] = self._offers.offer(
+                run.id, one.number, "train", member, run.model, now, deadline, config.encoding
+            )
 
     def _leave_round(self, run: RunState, now: float) -> bool:
         return any(
@@ -190,8 +192,9 @@ class Stages:
         one.state, one.evaluating_since = "evaluating", now
         one.evaluation_deadline = now + run.config.schedule.round_deadline_s
         for member in sorted(members, key=lambda member: member.name):
+            deadline, encoding = one.evaluation_deadline, run.config.encoding
             one.evaluate[member.id] = self._offers.offer(
-                run.id, one.number, "evaluate", member, one.model, now, one.evaluation_deadline
+                run.id, one.number, "evaluate", member, one.model, now, deadline, encoding
             )
 
     def _close_evaluation(self, run: RunState, one: RoundState, now: float) -> bool:

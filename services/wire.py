@@ -1,7 +1,7 @@
 """Weights documents: a MessagePack map of raw tensors, framed by hand, decoded in place, bounded and typed.
 
-Encoding writes header bytes and leaves the arrays where they are; decoding shares the received buffer. See
-docs/protocol.md for the format.
+Encoding writes header bytes and leaves the arrays where they are; decoding shares the received buffer. A tensor may
+travel in another form than its own bytes (`Coded`); encoding/ knows what the forms mean. See docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
@@ -20,14 +20,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from .blocks import blocks
-from .errors import InvalidUpdate, MalformedUpdate, NonFiniteUpdate, ShapeMismatch, TooLarge
+from .errors import InvalidUpdate, MalformedUpdate, TooLarge
+from .memory import allocate
 
 MEDIA_TYPE = "application/vnd.msgpack"
 ALIGNMENT = 64  # bytes: tensor data begins on such a boundary of the document
 MAX_TENSORS = 100_000
 MAX_TENSOR_BYTES = 2**32 - 1  # what a MessagePack bin can hold
 MAX_DIMENSIONS = 32
+PLAIN = "none"  # the encoding that is none: a tensor's own bytes
 
 Buffer = bytes | bytearray | memoryview
 Array = NDArray[Any]
@@ -46,15 +47,46 @@ class Tensor(NamedTuple):
     array: Array
     trainable: bool = True
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the elements."""
+        return self.array.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions."""
+        return self.array.shape
+
+
+class Coded(NamedTuple):
+    """What travels in the place of a tensor of this name, dtype and shape."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    encoding: str  # a name of encoding.CODECS
+    data: memoryview  # bytes
+    delta: bool = False  # the tensor is this and the one of the model that the task named
+    scale: float | None = None
+    indices: memoryview | None = None  # bytes
+    trainable: bool = True
+
 
 @dataclass(frozen=True, eq=False)
-class Document:
-    """A decoded weights document. Its arrays are views of the buffer that it was decoded from."""
+class Parsed:
+    """A weights document as it was sent. Its arrays are views of the buffer that it was read from."""
 
-    tensors: tuple[Tensor, ...]
+    tensors: tuple[Tensor | Coded, ...]
     metrics: dict[str, float | None] = field(default_factory=dict)
     metadata: dict[str, Scalar] = field(default_factory=dict)
     extra: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Document(Parsed):
+    """A weights document of plain tensors."""
+
+    tensors: tuple[Tensor, ...]
 
     @property
     def arrays(self) -> list[Array]:
@@ -79,7 +111,7 @@ def name_tensors(
 
 # ---- encoding
 def encode(
-    tensors: Sequence[Tensor],
+    tensors: Sequence[Tensor | Coded],
     metrics: Mapping[str, float | None] | None = None,
     metadata: Mapping[str, Scalar] | None = None,
     extra: Mapping[str, Sequence[Tensor]] | None = None,
@@ -88,6 +120,35 @@ def encode(
 
     Raises InvalidUpdate for a dtype that is not of the contract, TooLarge for a tensor of 4 GiB or more.
     """
+    return _framed(tensors, metrics, metadata, extra).parts
+
+
+def reserve(document: Parsed) -> tuple[memoryview, list[Array]]:
+    """The same document of plain tensors, in one buffer: what was coded is still to be written, into these arrays."""
+    blank = [Tensor(t.name, np.empty(t.shape, t.dtype), t.trainable) for t in document.tensors]  # never touched
+    frame = _framed(
+        [new if isinstance(old, Coded) else old for old, new in zip(document.tensors, blank, strict=True)],
+        document.metrics,
+        document.metadata,
+        document.extra,
+    )
+    body, at = allocate(frame.size), 0
+    places = frame.places[: len(blank)]
+    gaps = {place for old, place in zip(document.tensors, places, strict=True) if isinstance(old, Coded)}
+    for part in frame.parts:
+        view = memoryview(part).cast("B")
+        if at not in gaps or not isinstance(part, memoryview):  # a header is bytes
+            body[at : at + len(view)] = view
+        at += len(view)
+    return body, [np.ndarray(t.shape, t.dtype, body, place) for t, place in zip(document.tensors, places, strict=True)]
+
+
+def _framed(
+    tensors: Sequence[Tensor | Coded],
+    metrics: Mapping[str, float | None] | None,
+    metadata: Mapping[str, Scalar] | None,
+    extra: Mapping[str, Sequence[Tensor]] | None,
+) -> _Frame:
     frame = _Frame()
     present = [metrics is not None, metadata is not None, True, bool(extra)]
     frame.map_header(sum(present))
@@ -103,16 +164,18 @@ def encode(
         for name, group in extra.items():
             frame.pack(name)
             frame.tensors(group)
-    return frame.finish()
+    frame.flush()
+    return frame
 
 
 class _Frame:
     """Header bytes being collected between buffers that are taken as they are."""
 
     def __init__(self) -> None:
-        self._parts: list[Buffer] = []
+        self.parts: list[Buffer] = []
+        self.places: list[int] = []  # where each tensor's data begins
+        self.size = 0  # bytes of the parts
         self._head = bytearray()
-        self._sent = 0
 
     def pack(self, *values: Any) -> None:
         for value in values:
@@ -121,10 +184,13 @@ class _Frame:
     def map_header(self, count: int) -> None:
         self._head += _header(count, 0x80, b"\xde", b"\xdf")
 
-    def tensors(self, tensors: Sequence[Tensor]) -> None:
+    def tensors(self, tensors: Sequence[Tensor | Coded]) -> None:
         self._head += _header(len(tensors), 0x90, b"\xdc", b"\xdd")
         for tensor in tensors:
-            self._tensor(tensor)
+            if isinstance(tensor, Coded):
+                self._coded(tensor)
+            else:
+                self._tensor(tensor)
 
     def _tensor(self, tensor: Tensor) -> None:
         array = np.asarray(tensor.array)
@@ -139,32 +205,42 @@ class _Frame:
                 limit=MAX_TENSOR_BYTES,
                 got=array.nbytes,
             )
-        raw = array.astype(DTYPES[name], order="C", copy=False).reshape(-1).view(np.uint8)
         self._head += _tensor_head(tensor.name, name, array.shape, tensor.trainable)
+        self._data(array.astype(DTYPES[name], order="C", copy=False).reshape(-1).view(np.uint8).data)
+
+    def _coded(self, coded: Coded) -> None:
+        more = {"encoding": coded.encoding, "delta": coded.delta or None, "scale": coded.scale}
+        told = [(key, value) for key, value in more.items() if value is not None]
+        keys = len(told) + (coded.indices is not None)
+        self._head += _tensor_head(coded.name, NAMES[coded.dtype], coded.shape, coded.trainable, keys)
+        for key, value in told:
+            self.pack(key, value)
+        if coded.indices is not None:
+            self._head += b"\xa7indices" + _bin_header(coded.indices.nbytes) + coded.indices
+        self._data(coded.data)
+
+    def _data(self, raw: memoryview) -> None:
         data = b"\xa4data" + _bin_header(raw.nbytes)
-        at = self._sent + len(self._head) + len(b"\xa3pad\xc4\x00") + len(data)
+        at = self.size + len(self._head) + len(b"\xa3pad\xc4\x00") + len(data)
         pad = -at % ALIGNMENT
         self._head += b"\xa3pad\xc4" + bytes([pad]) + bytes(pad) + data
-        self._flush()
+        self.flush()
+        self.places.append(self.size)
         if raw.nbytes:
-            self._parts.append(raw.data)
-            self._sent += raw.nbytes
+            self.parts.append(raw)
+            self.size += raw.nbytes
 
-    def _flush(self) -> None:
-        self._parts.append(bytes(self._head))
-        self._sent += len(self._head)
-        self._head.clear()
-
-    def finish(self) -> list[Buffer]:
+    def flush(self) -> None:
         if self._head:
-            self._flush()
-        return self._parts
+            self.parts.append(bytes(self._head))
+            self.size += len(self._head)
+            self._head.clear()
 
 
 @lru_cache(maxsize=4096)
-def _tensor_head(name: str, dtype: str, shape: tuple[int, ...], trainable: bool) -> bytes:
-    """A tensor's map up to its padding; the same for every document of a model."""
-    head = _header(5 if trainable else 6, 0x80, b"\xde", b"\xdf")
+def _tensor_head(name: str, dtype: str, shape: tuple[int, ...], trainable: bool, more: int = 0) -> bytes:
+    """A tensor's map up to its padding, or to `more` keys before that; the same for every document of a model."""
+    head = _header((5 if trainable else 6) + more, 0x80, b"\xde", b"\xdf")
     for value in ("name", name, "dtype", dtype, "shape", list(shape)):
         head += msgpack.packb(value)
     return head if trainable else head + msgpack.packb("trainable") + msgpack.packb(False)
@@ -203,6 +279,10 @@ class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
     data: memoryview
     pad: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
     trainable: bool = True
+    encoding: Annotated[str, msgspec.Meta(max_length=16)] = PLAIN
+    delta: bool = False
+    scale: float | None = None
+    indices: memoryview | None = None
 
 
 _Tensors = Annotated[list[_Tensor], msgspec.Meta(max_length=MAX_TENSORS)]
@@ -219,6 +299,27 @@ _decoder = msgspec.msgpack.Decoder(_Document)
 
 
 def decode(body: Buffer, writable: bool = False) -> Document:
+    """The document of plain tensors in `body`; raises MalformedUpdate naming what was wrong and where (see `parse`)."""
+    return plain(parse(body, writable))
+
+
+def plain(document: Parsed) -> Document:
+    """The same, once it is known that nothing in it is coded; raises MalformedUpdate."""
+    tensors = []
+    for tensor in document.tensors:
+        if isinstance(tensor, Coded):
+            form = "a difference" if tensor.delta and tensor.encoding == PLAIN else f"coded as {tensor.encoding!r}"
+            raise MalformedUpdate(
+                f"tensor {tensor.name!r} is {form}; here tensors travel as they are",
+                tensor=tensor.name,
+                expected=PLAIN,
+                got=tensor.encoding,
+            )
+        tensors.append(tensor)
+    return Document(tuple(tensors), document.metrics, document.metadata, document.extra)
+
+
+def parse(body: Buffer, writable: bool = False) -> Parsed:
     """The document in `body`, sharing its memory; raises MalformedUpdate naming what was wrong and where.
 
     `writable`: its arrays may be written to, if `body` may.
@@ -230,9 +331,9 @@ def decode(body: Buffer, writable: bool = False) -> Document:
     for name, value in raw.metrics.items():
         if value is not None and not _finite(value):
             raise MalformedUpdate(f"metric {name!r} is not finite; send null instead", metric=name)
-    extra = {name: _arrays(group) for name, group in raw.extra.items()}
+    extra = {name: plain(Parsed(_tensors(group))).tensors for name, group in raw.extra.items()}
     metrics = {name: None if value is None else float(value) for name, value in raw.metrics.items()}
-    return Document(_arrays(raw.tensors), metrics, dict(raw.metadata), extra)
+    return Parsed(_tensors(raw.tensors), metrics, dict(raw.metadata), extra)
 
 
 def _finite(value: int | float) -> bool:
@@ -242,20 +343,27 @@ def _finite(value: int | float) -> bool:
         return False
 
 
-def _arrays(raw: Sequence[_Tensor]) -> tuple[Tensor, ...]:
+def _tensors(raw: Sequence[_Tensor]) -> tuple[Tensor | Coded, ...]:
     seen: set[str] = set()
     for tensor in raw:
         if tensor.name in seen:
             raise MalformedUpdate(f"two tensors are called {tensor.name!r}", tensor=tensor.name)
         seen.add(tensor.name)
-    return tuple(_array(tensor) for tensor in raw)
+    return tuple(_tensor(tensor) for tensor in raw)
 
 
-def _array(raw: _Tensor) -> Tensor:
+def _tensor(raw: _Tensor) -> Tensor | Coded:
     dtype = DTYPES.get(raw.dtype)
     if dtype is None:
         known = ", ".join(DTYPES)
         raise MalformedUpdate(f"tensor {raw.name!r} has dtype {raw.dtype!r}; known: {known}", tensor=raw.name)
+    if raw.encoding == PLAIN and not raw.delta and raw.scale is None and raw.indices is None:
+        return _array(raw, dtype)
+    shape, form = tuple(raw.shape), (raw.delta, raw.scale, raw.indices)
+    return Coded(raw.name, dtype, shape, raw.encoding, raw.data, *form, raw.trainable)
+
+
+def _array(raw: _Tensor, dtype: np.dtype[Any]) -> Tensor:
     expected = math.prod(raw.shape) * dtype.itemsize
     if expected != raw.data.nbytes:
         raise MalformedUpdate(
@@ -267,66 +375,7 @@ def _array(raw: _Tensor) -> Tensor:
     if raw.dtype == "bool" and expected and np.frombuffer(raw.data, np.uint8).max() > 1:
         raise MalformedUpdate(f"tensor {raw.name!r}: a bool is the byte 0 or 1", tensor=raw.name)
     try:
-        array = np.ndarray(raw.shape, dtype, raw.data)  # read-only, as the buffer is
+        array = np.ndarray(raw.shape, dtype, raw.data)  # read-only when the buffer is
     except (ValueError, TypeError) as error:  # an empty tensor whose other dimensions overflow
         raise MalformedUpdate(f"tensor {raw.name!r}: shape {raw.shape}: {error}", tensor=raw.name) from error
     return Tensor(raw.name, array, raw.trainable)
-
-
-# ---- checks
-@dataclass(frozen=True)
-class Spec:
-    """Names, dtypes and shapes of a model's tensors, in order."""
-
-    entries: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
-
-    @classmethod
-    def of(cls, tensors: Iterable[Tensor]) -> Spec:
-        """The spec of `tensors`."""
-        return cls(tuple((t.name, t.array.dtype, t.array.shape) for t in tensors))
-
-    def check(self, tensors: Sequence[Tensor]) -> None:
-        """Raise ShapeMismatch, naming the first tensor that is not as this spec says."""
-        got = Spec.of(tensors).entries
-        if got == self.entries:
-            return
-        for want, have in zip(self.entries, got, strict=False):
-            for what, expected, found in zip(("name", "dtype", "shape"), want, have, strict=True):
-                if expected != found:
-                    shown = [list(v) if isinstance(v, tuple) else str(v) for v in (expected, found)]
-                    raise ShapeMismatch(
-                        f"tensor {want[0]!r}: expected {what} {shown[0]}, got {shown[1]}",
-                        tensor=want[0],
-                        expected=shown[0],
-                        got=shown[1],
-                    )
-        if len(got) != len(self.entries):
-            what, longer = ("missing", self.entries) if len(got) < len(self.entries) else ("not of the model", got)
-            first = longer[min(len(got), len(self.entries))][0]
-            raise ShapeMismatch(
-                f"expected {len(self.entries)} tensors, got {len(got)}: {first!r} is {what}",
-                tensor=first,
-                expected=len(self.entries),
-                got=len(got),
-            )
-
-
-def check_metadata(metadata: Mapping[str, Scalar]) -> None:
-    """Raise MalformedUpdate, naming the key, for a number that JSON could not carry on."""
-    for name, value in metadata.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise MalformedUpdate(f"metadata[{name!r}] is not finite", key=name)
-
-
-def check_finite(tensors: Sequence[Tensor]) -> None:
-    """Raise NonFiniteUpdate, naming the first tensor that holds NaN or infinity. Memory: one block."""
-    floats = [tensor for tensor in tensors if tensor.array.dtype.kind not in "iub"]
-    arrays = [tensor.array for tensor in floats]
-    for block in blocks(arrays):
-        if block.first == block.last:
-            values = arrays[block.first].reshape(-1)[block.start : block.stop]
-        else:
-            values = np.concatenate([array.reshape(-1) for array in arrays[block.first : block.last + 1]])
-        if not np.isfinite(values).all():
-            wrong = next(t.name for t in floats[block.first : block.last + 1] if not np.isfinite(t.array).all())
-            raise NonFiniteUpdate(f"tensor {wrong!r} holds NaN or infinity", tensor=wrong)

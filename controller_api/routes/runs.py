@@ -44,7 +44,7 @@ async def start(
     """Start a run. Send only the keys that differ from the controller's defaults (the values shown); nested maps are
     merged key by key. One run at a time: 409 while one is active. An `Idempotency-Key` makes the call repeatable."""
     runtime = runtime_of(request)
-    run = runtime.start_run(given, idempotency_key)
+    run = await runtime.start_run(given, idempotency_key)
     response.headers["Location"] = f"runs/{run.id}"
     return runtime.federation.run_message(run, runtime.now)
 

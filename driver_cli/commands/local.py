@@ -31,20 +31,36 @@ def demo(
 
 
 def bench(
-    learners: Annotated[int, typer.Option(min=1, max=1000)] = 10,
-    params: Annotated[int, typer.Option(min=1, help="Parameters of the model, float32")] = 100_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; one more warms up")] = 10,
+    params: Annotated[str, typer.Option(metavar="N[,N]", help="Parameters of the model, float32")] = "100k",
+    learners: Annotated[str, typer.Option(metavar="N[,N]", help="How many there are")] = "10",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count; one more warms up")] = 5,
     model_store: Annotated[str, typer.Option(help="InMemory or OnDisk")] = "InMemory",
+    slots: Annotated[int | None, typer.Option(min=1, help="Large uploads that the controller reads at once")] = None,
+    floor: Annotated[bool, typer.Option(help="Measure bare sockets too, in turns, for the ratio")] = True,
+    idle: Annotated[
+        int | None, typer.Option(min=1, max=20_000, help="Measure so many learners that wait, instead of rounds")
+    ] = None,
+    idle_seconds: Annotated[float, typer.Option(min=1, max=600, help="How long they are watched")] = 60.0,
+    saved: Annotated[
+        list[Path] | None, typer.Option("--from", metavar="FILE", help="Show what --out saved; measure nothing")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="Save what was measured")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw it")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables for a page")] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure a round: a controller, and learners in another process that train nothing."""
-    from ..bench import Bench
+    """Measure rounds of learners that train nothing, in another process than the controller, beside bare sockets.
 
-    measured = exits.run(Bench(learners, params, rounds, model_store).run())
-    if as_json:
-        options.print_json(measured.as_json())
-    else:
-        print(measured.as_text())
+    The stress test of the MetisFL paper: 100k, 1M and 10M parameters in 100 hidden layers; 10, 25, 50, 100, 200
+    learners.
+    """
+    from ..bench import command
+
+    asked = command.Asked(params, learners, rounds, model_store, slots, floor, idle, idle_seconds, out)
+    reports = command.saved(saved) if saved else [exits.run(command.measure(asked, plot))]
+    if plot:
+        command.draw(reports, plot)
+    print(command.shown(reports, as_json, markdown))
 
 
 def simulate(

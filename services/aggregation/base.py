@@ -18,7 +18,7 @@ class View:
 
     learner: str
     arrays: Sequence[Array]
-    parent: Sequence[Array] = ()  # the model that this learner trained from
+    parent: Sequence[Array] = ()  # the model that this learner trained from (or from a coarser copy: encoding.down)
     trainable: Sequence[bool] = ()
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)

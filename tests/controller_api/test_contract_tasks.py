@@ -81,9 +81,11 @@ async def test_a_task_names_its_model_and_where_its_result_goes(controller: InPr
     task = answer.json()
     run = (await controller.http.get("/v1/runs/current")).json()
     assert list(task) == [
-        *("id", "kind", "run_id", "round", "model", "inputs", "result", "config", "expires_in_s", "heartbeat_s")
+        *("id", "kind", "run_id", "round", "model", "inputs", "result", "config", "encoding"),
+        *("expires_in_s", "heartbeat_s"),
     ]
     assert (task["kind"], task["run_id"], task["round"], task["inputs"]) == ("train", run["id"], 1, {})
+    assert task["encoding"] is None  # the run asks for none, and this learner can do none
     assert task["config"] == {"learning_rate": 0.05, "layers": [1, 2], "round": 1}
     assert task["heartbeat_s"] == 10  # a third of the lease
     assert 40 < task["expires_in_s"] <= 50

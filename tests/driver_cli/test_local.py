@@ -1,4 +1,4 @@
-"""`metis simulate` and `metis bench`: federations on this machine alone."""
+"""`metis simulate`: a federation in one process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import signal
 from pathlib import Path
 
 import pytest
-
-from services import messages as m
 
 from .conftest import driver, metis
 
@@ -69,16 +67,3 @@ def test_factory_that_makes_no_learner_is_2(tmp_path: Path, spec: str) -> None:
     assert done.returncode == 2
     assert spec in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_bench_measures_every_timing(tmp_path: Path) -> None:
-    """The warm-up does not count; the controller's cost is there; nothing is left in the folder."""
-    done = metis("bench", "--learners", "3", "--params", "1000", "--rounds", "4", "--json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    measured = json.loads(done.stdout)
-    assert set(measured["timings_ms"]) == set(m.Timings.model_fields)
-    assert all(0 <= s["min"] <= s["median"] <= s["max"] for s in measured["timings_ms"].values())
-    assert measured["controller"]["cpu_s"] > 0
-    assert list(tmp_path.iterdir()) == []
-    text = metis("bench", "--learners", "2", "--params", "1000", "--rounds", "2", cwd=tmp_path)
-    assert "federation_round" in text.stdout

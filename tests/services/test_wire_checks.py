@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from services.blocks import BLOCK
+from services.checks import Spec, check_finite, check_metadata
 from services.errors import MalformedUpdate, NonFiniteUpdate, ShapeMismatch
-from services.wire import DTYPES, Spec, Tensor, check_finite, check_metadata
+from services.wire import DTYPES, Tensor
 from tests.services.arrays import sample
 
 MODEL = (Tensor("w", sample("float32")), Tensor("steps", np.array(3)))
