@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.aggregation import View
-from services.blocks import BLOCK
 from services.aggregation.fedavg import FedAvg
+from services.blocks import BLOCK
 from services.errors import AggregationFailed
 from services.scaling import SCALERS
 from services.wire import DTYPES
