@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fmt docker-smoke clean
+.PHONY: help demo test lint check fmt docker-smoke clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,10 +22,13 @@ demo: $(VENV)/.base ## a federation on this machine: controller, three learners,
 test: $(VENV)/.dev ## the tests (PYTEST_ARGS="-k aggregation", TORCH="torch==2.13.0")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.dev ## lint, format, types, direction of imports, documentation
+lint: $(VENV)/.dev ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy scripts/make_digits
+
+check: lint ## lint, then the direction of imports and the documentation
 	$(BIN)/python -m pytest tests/test_architecture.py tests/docs
 
 fmt: $(VENV)/.dev ## put the code into the project's form

@@ -68,7 +68,13 @@ def create_app(
         async with runtime.running():
             yield
 
-    app = App(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = App(
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
     app.state.runtime = runtime
     for router in (learners.router, runs.router, federation.router):
         app.include_router(router)

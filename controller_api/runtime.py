@@ -53,7 +53,10 @@ class Runtime:
         self.slots = asyncio.Semaphore(settings.upload_slots)
         self.uploads = Uploads(settings.upload_slots)
         self.federation = Federation(
-            defaults, epoch=time.time() - time.monotonic(), new_id=lambda: secrets.token_hex(8)
+            defaults,
+            epoch=time.time() - time.monotonic(),
+            new_id=lambda: secrets.token_hex(8),
+            stopwatch=time.perf_counter,
         )
         self.stopped = asyncio.Event()  # the process may end
         self._models: dict[str, tuple[ModelInfo, Spec]] = {}

@@ -122,7 +122,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             return
         self._refused = True
         self._disarm_head_timer()
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             content = json.dumps(body_of(error)).encode()
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[status_of(type(error))] + head % len(content) + content)

@@ -72,7 +72,7 @@ class Lines(Silent):
         if event is not None and event.kind in TOLD:
             self.note(event.text)
         for closed in view.closed:
-            if closed.round not in self._rounds | view.past:
+            if closed.round not in self._rounds:
                 self._rounds.add(closed.round)
                 self.note(words.round_line(view.run.config, closed))
         self._show_waiting(view)

@@ -64,6 +64,8 @@ def explain(error: BaseException) -> str:
     """`error` in a sentence, with what to do next where that is known."""
     if isinstance(error, errors.FederationError):
         hint = next((NEXT[kind] for kind in type(error).__mro__ if kind in NEXT), None)
+        if "CERTIFICATE_VERIFY_FAILED" in error.detail:
+            hint = "give the PEM file that its certificate is signed with: --root-certificate, METIS_ROOT_CERTIFICATE"
         return f"{error.detail}\n  {hint}" if hint else error.detail
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

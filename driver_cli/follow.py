@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
@@ -14,6 +15,7 @@ from .race import race
 from .view import LEARNER_EVENTS, View
 
 CHECK_S = 10.0  # at least so often the controller is asked: it may have been restarted and have lost its log
+FRESH_S = 1.0  # while things happen, what no event tells (what is waited for) is asked for as often as this
 
 Events = Callable[[int], AsyncIterator[m.Event]]  # the log after an event's number, for ever
 
@@ -36,6 +38,7 @@ class _Follower:
         self._client, self._events, self._view, self._tell, self._until = client, events, view, tell, until
         self._over = asyncio.Event()
         self._stale = asyncio.Event()
+        self._asked = 0.0
 
     async def follow(self) -> None:
         self._look()
@@ -48,9 +51,13 @@ class _Follower:
                 self._view.apply(event)
                 self._tell(event)
                 self._look()
-            waits = event.kind == "run-state" and event.data.get("state") == "waiting"
-            if waits or event.kind in LEARNER_EVENTS:
-                self._stale.set()
+            self._ask_soon(event)
+
+    def _ask_soon(self, event: m.Event) -> None:
+        """Have the controller asked: at once for what events leave out, else once a second."""
+        waits = event.kind == "run-state" and event.data.get("state") == "waiting"
+        if waits or event.kind in LEARNER_EVENTS or time.monotonic() - self._asked > FRESH_S:
+            self._stale.set()
 
     async def _check(self) -> None:
         self._stale.set()
@@ -59,6 +66,7 @@ class _Follower:
                 async with asyncio.timeout(CHECK_S):
                     await self._stale.wait()
             self._stale.clear()
+            self._asked = time.monotonic()
             status = await self._client.federation()
             run = status.run
             if run is None or run.id != self._view.run.id:

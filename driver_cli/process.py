@@ -50,7 +50,7 @@ class Child:
     async def died(self) -> None:
         """Wait until it ends, which is before its time: raises ChildDied with the tail of its log."""
         status = await asyncio.shield(self.ended)
-        raise ChildDied(f"{self.name} ended with status {status}; the end of its log ({self.log}):\n{self.tail()}")
+        raise ChildDied(f"{self.name} ended with status {status}; the end of its log:\n{self.tail()}")
 
     async def terminate(self) -> None:
         """SIGTERM, then SIGKILL after `TERMINATE_S`."""

@@ -28,13 +28,18 @@ IN_MEMORY = 64 << 20  # bytes; a larger model waits for its turn in a temporary 
 class Scorer:
     """Models are downloaded as they appear (the controller keeps few) and scored one after the other."""
 
-    def __init__(self, evaluate: Evaluate | None, client: Client, scored: Callable[[int, m.Metrics], None]) -> None:
-        """`scored(round, metrics)` runs after each model; without `evaluate` nothing is ever scored."""
-        self._evaluate, self._client, self._scored = evaluate, client, scored
-        self._offered: set[int] = set()
+    def __init__(
+        self, evaluate: Evaluate | None, client: Client, scores: dict[int, m.Metrics], scored: Callable[[], None]
+    ) -> None:
+        """Fills `scores` by round, calling `scored()` after each; a round that is in it is not scored again.
+
+        Without `evaluate` nothing is ever scored.
+        """
+        self._evaluate, self._client, self._scores, self._scored = evaluate, client, scores, scored
+        self._offered = set(scores)
         self._to_fetch: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._to_score: asyncio.Queue[tuple[int, IO[bytes]]] = asyncio.Queue()
-        self._done = 0
+        self._done = len(scores)
         self.errors: dict[int, str] = {}  # by round: why there is no score
 
     def offer(self, round_number: int, digest: str | None) -> None:
@@ -88,8 +93,8 @@ class Scorer:
         while True:
             round_number, file = await self._to_score.get()
             try:
-                metrics = await in_thread(functools.partial(self._call, file, round_number))
-                self._scored(round_number, metrics)
+                self._scores[round_number] = await in_thread(functools.partial(self._call, file, round_number))
+                self._scored()
             except Exception as error:
                 self.errors[round_number] = f"{type(error).__name__}: {error}"
             finally:

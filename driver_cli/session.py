@@ -15,9 +15,9 @@ from services.config import ClientParams, ServerParams, TerminationSignals
 from services.errors import FederationError
 from services.rest import Client
 
-from . import settings
+from . import settings, words
 from .connection import Connection, connection
-from .display import Display, display_for, stderr
+from .display import Display, Silent, display_for, stderr
 from .initial import put_initial
 from .outputs import Outputs
 from .scoring import Evaluate
@@ -71,7 +71,9 @@ class DriverSession:
         self._controller_timeout_s = controller_timeout_s
         self._on_event = on_event
         self._out: TextIO | None = stderr() if show else None
-        self._run_id: str | None = None
+        self._run_id: str | None = None  # of a run that is driven round by round
+        self._last_event = 0
+        self._central: dict[int, m.Metrics] = {}
 
     def run(self) -> dict[str, Any]:
         """Start the run, follow it to its end, and return what was written to `out` (see `services.messages.Results`).
@@ -88,6 +90,7 @@ class DriverSession:
     async def drive(self, display: Display, attach: bool = False) -> dict[str, Any]:
         """`arun` shown on `display`; with `attach` the run that is active is taken over instead of a new one."""
         self._outputs.check()
+        self._central.clear()
         with display:
             async with self._steering(display) as steering:
                 await steering.reach(self._controller_timeout_s)
@@ -117,23 +120,28 @@ class DriverSession:
 
     async def _start(self) -> dict[str, Any]:
         self._outputs.check()
+        self._central.clear()
         with display_for(self._out) as display:
             async with self._steering(display) as steering:
                 await steering.reach(self._controller_timeout_s)
                 self._run_id = await steering.begin({**await self._sent(steering.client), "advance": "manual"})
-                return (await steering.until_ready()).model_dump(mode="json")
+                run = await steering.until_ready()
+                self._last_event = steering.view.last_event
+                return run.model_dump(mode="json")
 
     async def _next_round(self) -> dict[str, Any]:
-        with display_for(self._out) as display:
-            async with self._steering(display) as steering:
-                await steering.attach(self._run_id or "current")
-                return (await steering.next_round()).model_dump(mode="json")
+        async with self._steering(Silent()) as steering:
+            await steering.attach(self._run_id or "current", self._last_event)
+            closed = await steering.next_round()
+            self._last_event = steering.view.last_event
+            if self._out is not None:
+                print(words.round_line(steering.view.run.config, closed), file=self._out, flush=True)
+            return closed.model_dump(mode="json")
 
     async def _finish(self) -> dict[str, Any]:
-        with display_for(self._out) as display:
-            async with self._steering(display) as steering:
-                await steering.attach(self._run_id or "latest")
-                return await steering.finish()
+        async with self._steering(Silent()) as steering:
+            await steering.attach(self._run_id or "latest", self._last_event)
+            return await steering.finish()
 
     async def _sent(self, client: Client) -> dict[str, Any]:
         if self._initial_weights is None:
@@ -148,6 +156,7 @@ class DriverSession:
             outputs=self._outputs,
             shutdown=self._shutdown,
             on_event=self._on_event,
+            central=self._central,
         )
 
 

@@ -36,14 +36,17 @@ class Steering:
         outputs: Outputs | None = None,
         shutdown: bool = False,
         on_event: Callable[[m.Event], None] | None = None,
+        central: dict[int, m.Metrics] | None = None,
     ) -> None:
+        """`central`: the driver's own scores so far, by round; more are added."""
         self._to = to
         self._display = display
         self._outputs = outputs or Outputs()
         self._shutdown = shutdown
         self._on_event = on_event
         self.client: Client = to.client(PATIENCE_S, self._retrying)
-        self._scorer = Scorer(evaluate, self.client, self._scored)
+        self._central = {} if central is None else central
+        self._scorer = Scorer(evaluate, self.client, self._central, self._scored)
         self._view: View | None = None
         self._told: str | None = None
 
@@ -81,12 +84,19 @@ class Steering:
             await self._stop_late(posted)
             raise
         self._display.note(f"run {run.id} started at {self._to.url}")
-        await self._see(run)
+        learners = await self.client.learners()
+        self._view = View(self._to.url, run, run.started_at, learners, central=self._central)
         return run.id
 
-    async def attach(self, run_id: str) -> None:
-        """Take up a run that was started before; `current` and `latest` stand for an id."""
-        await self._see(await self.client.run(run_id))
+    async def attach(self, run_id: str, last_event: int = 0) -> None:
+        """Take up a run that was started before; `current` and `latest` stand for an id.
+
+        `last_event`: number of the newest event that is known to be history.
+        """
+        run, learners = await self.client.run(run_id), await self.client.learners()
+        since = max([run.started_at, *(learner.last_seen for learner in learners)])
+        self._view = View(self._to.url, run, since, learners, central=self._central, last_event=last_event)
+        await self._look_at_rounds()
 
     # ---- the run
     async def see_through(self) -> dict[str, Any]:
@@ -96,6 +106,11 @@ class Steering:
         except asyncio.CancelledError:
             await self._interrupted()
             raise
+        except Unreachable as error:
+            raise Unreachable(
+                f"{error.detail}; the run goes on without its driver if the controller lives: `metis watch` finds it",
+                **error.values,
+            ) from error
 
     async def watch(self) -> dict[str, Any]:
         """Follow the run to its end and leave it alone; returns its results."""
@@ -108,7 +123,6 @@ class Steering:
 
     async def next_round(self) -> m.Round:
         """Start the next round of a manual run and wait until it has closed."""
-        self.view.past = frozenset(known.round for known in self.view.closed)
         run = self.view.run
         number = run.round + 1 if run.state in ("waiting", "initializing") else run.round
         self.view.run = await self.client.next_round(run.id, number)
@@ -116,16 +130,11 @@ class Steering:
 
     async def finish(self) -> dict[str, Any]:
         """End the run if it goes on, and collect its results."""
-        self.view.past = frozenset(known.round for known in self.view.closed)
         if not self.view.ended:
             await self._stop("finished by the driver")
         return await self._scorer.beside(self._collect())
 
     # ---- parts of it
-    async def _see(self, run: m.Run) -> None:
-        self._view = View(self._to.url, run, learners=await self.client.learners())
-        await self._look_at_rounds()
-
     async def _look_at_rounds(self) -> None:
         self.view.rounds |= {known.round: known for known in await self.client.rounds(self.view.run.id)}
 
@@ -160,7 +169,9 @@ class Steering:
         try:
             async with asyncio.timeout(STOP_S):
                 await self._stop("interrupted at the driver")
-                self._scorer = Scorer(None, self.client, self._scored)  # what is not scored by now stays so
+                self._scorer = Scorer(
+                    None, self.client, self._central, self._scored
+                )  # what is not scored by now stays so
                 await self._collect()
                 await self._tell_what_runs()
         except Exception as error:  # whatever it is: the user has to know that the run may go on
@@ -192,10 +203,16 @@ class Steering:
         self._scorer.hear(event)
         self._display.show(self.view, event)
         if self._on_event is not None:
-            self._on_event(event)
+            self._pass_on(event, self._on_event)
 
-    def _scored(self, round_number: int, metrics: m.Metrics) -> None:
-        self.view.central[round_number] = metrics
+    def _pass_on(self, event: m.Event, on_event: Callable[[m.Event], None]) -> None:
+        try:
+            on_event(event)
+        except Exception as error:  # of the user's function: not worth the run
+            self._on_event = None
+            self._display.note(f"on_event failed and is not called again: {type(error).__name__}: {error}")
+
+    def _scored(self) -> None:
         self._display.show(self.view)
 
     def _retrying(self, error: BaseException, wait_s: float) -> None:

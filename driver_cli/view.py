@@ -18,14 +18,13 @@ class View:
 
     url: str
     run: m.Run
+    since: str  # ISO 8601 on the controller's clock: events before it are history, and in the run as it was asked for
     learners: list[m.Learner] = field(default_factory=list)
     rounds: dict[int, m.Round] = field(default_factory=dict)
     at_work: dict[str, str] = field(default_factory=dict)  # kind of the task by the learner's name
     progress: dict[str, m.Progress] = field(default_factory=dict)  # by the learner's name
     central: dict[int, m.Metrics] = field(default_factory=dict)  # by round: scores of the driver's own evaluation
-    past: frozenset[int] = frozenset()  # rounds that need not be told: they closed before this driver came
     last_event: int = 0  # id of the newest event that was heard
-    heard: bool = False  # an event of this run: what came before belongs to others
 
     @property
     def ended(self) -> bool:
@@ -47,9 +46,8 @@ class View:
         return number in self.rounds and self.rounds[number].state == "closed"
 
     def concerns(self, event: m.Event) -> bool:
-        """Whether `event` belongs to this run, or to the federation since the run began."""
-        self.heard = self.heard or event.run_id == self.run.id
-        return self.heard and event.run_id in (None, self.run.id)
+        """Whether `event` is news of this run, or of the federation."""
+        return event.at >= self.since and event.run_id in (None, self.run.id)
 
     def apply(self, event: m.Event) -> None:
         """Take in one event of this run; a kind that is not known changes nothing."""

@@ -1,6 +1,6 @@
 """The agent: enrols a learner, takes its tasks one by one, sends what comes out, and never gives up on its own.
 
-A result is kept until it is acknowledged, so a task that is offered again is answered without training again.
+A result is sent until it is acknowledged or refused, so a lost reply or a restarted controller costs no training.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ NAME_PATIENCE_S = 120.0  # how long a taken name is waited for: the lease of a p
 GOODBYE_S = 5.0  # how long leaving may take
 UNSUPPORTED = "unsupported-task"
 NOT_WANTED = (TaskVoid, RoundClosed, UnknownTask, UnknownModel, DifferentBody)
+NOT_A_MEMBER = (Unauthenticated, UnknownLearner, FederationOver)
 Result = list[Buffer] | m.EvaluationResult
 Source = Callable[[Client, m.Learner], AsyncGenerator[m.Task, None]]
 
@@ -74,8 +75,7 @@ class Agent:
         self._state = state
         self._name_patience_s = name_patience_s
         self._enroll_token = client.token
-        self._models: OrderedDict[str, Document] = OrderedDict()
-        self._finished: tuple[str, Result] | None = None  # a task's result that was not acknowledged yet
+        self._models: OrderedDict[str, memoryview] = OrderedDict()
         self.me: m.Learner | None = None
 
     async def run(self) -> None:
@@ -152,7 +152,6 @@ class Agent:
     def _forget(self) -> None:
         if self._state:
             self._state.save(None)
-        self._finished = None
 
     # ---- tasks
     async def _do(self, task: m.Task) -> None:
@@ -160,19 +159,16 @@ class Agent:
         report = Report()
         beats = asyncio.create_task(self._heartbeats(task, report))
         try:
-            if self._finished is None or self._finished[0] != task.id:
-                self._finished = (task.id, await self._work(task, report))
+            result = await self._work(task, report)
             if beats.done():
                 raise beats.result()
             if report.void:
                 raise TaskVoid(report.void)
-            await self._deliver(task, self._finished[1])
-            self._finished = None
+            await self._deliver(task, result)
             log.info("done", kind=task.kind, round=task.round)
         except NOT_WANTED as error:
-            self._finished = None
             log.info("no longer wanted", kind=task.kind, round=task.round, why=error.detail)
-        except (Unauthenticated, UnknownLearner, FederationOver):
+        except NOT_A_MEMBER:
             raise
         except FederationError as error:
             await self._report_failure(task, f"{error.name}: {error}")
@@ -191,7 +187,7 @@ class Agent:
         if task.kind == "init":
             return await self._workers.run(self._at_work.initial)
         if task.kind == "train":
-            return await self._workers.run(self._at_work.train, await self._model(task), task)
+            return await self._workers.run(self._at_work.train, await self._model(task, to_change=True), task)
         if task.kind == "evaluate":
             return await self._workers.run(self._at_work.evaluate, await self._model(task), task)
         raise UnsupportedKind
@@ -212,20 +208,24 @@ class Agent:
                 await self._client.heartbeat(self.me.id, None if report.void else task.id, told)
             except NOT_WANTED as error:
                 report.void = error.detail
-            except FederationError as error:
+            except NOT_A_MEMBER as error:
                 report.void = error.detail
                 return error
+            except FederationError as error:
+                log.warning("a heartbeat was refused", why=error.detail)
 
-    async def _model(self, task: m.Task) -> Document:
-        """The task's model, downloaded only when it is not held."""
+    async def _model(self, task: m.Task, to_change: bool = False) -> Document:
+        """The task's model, downloaded only when it is not held. One that is `to_change` is held no longer."""
         assert task.model is not None
         digest = task.model.digest
-        if digest not in self._models:
-            self._models[digest] = wire.decode(await self._client.model(task.model))
-        self._models.move_to_end(digest)
-        while len(self._models) > MODELS_KEPT:
-            self._models.popitem(last=False)
-        return self._models[digest]
+        body = self._models.pop(digest, None)
+        if body is None:
+            body = await self._client.model(task.model)
+        if not to_change:
+            self._models[digest] = body
+            while len(self._models) > MODELS_KEPT:
+                self._models.popitem(last=False)
+        return wire.decode(body, writable=to_change)
 
     async def _deliver(self, task: m.Task, result: Result) -> None:
         if isinstance(result, m.EvaluationResult):
@@ -234,7 +234,6 @@ class Agent:
             await self._client.submit(task, result)
 
     async def _report_failure(self, task: m.Task, reason: str) -> None:
-        self._finished = None
         log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason.rpartition("\n")[2])
         with contextlib.suppress(*NOT_WANTED):
             await self._client.fail(task.id, reason)

@@ -31,7 +31,9 @@ class Learner:
         raise NotImplementedError(f"{type(self).__name__} needs set_weights()")
 
     def train(self, weights: Weights, config: dict[str, Any]) -> tuple[Any, ...]:
-        """Train from `weights` on this learner's data; return `(weights, metrics, metadata)` or `(weights, metrics)`.
+        """Train from `weights`, which are yours to change, on this learner's data.
+
+        Return `(weights, metrics, metadata)` or `(weights, metrics)`.
 
         `config` holds the run's `train` parameters and `round`. `metrics` are numbers; `metadata` carries
         `num_training_examples` and the other counts that the run's scaling factor reads.
@@ -39,5 +41,8 @@ class Learner:
         raise NotImplementedError(f"{type(self).__name__} needs train()")
 
     def evaluate(self, weights: Weights, config: dict[str, Any]) -> Mapping[str, Any]:
-        """Score `weights` on this learner's data; return metrics. `num_evaluation_examples` among them weights them."""
+        """Score `weights`, which are read-only, on this learner's data; return metrics.
+
+        `num_evaluation_examples` among them weights them.
+        """
         raise NotImplementedError(f"{type(self).__name__} needs evaluate()")

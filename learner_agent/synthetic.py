@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 
+from services import memory
 from services import messages as m
 from services.errors import FederationError
 from services.rest import Client
@@ -78,6 +79,7 @@ class Inline(Workers):
 
 async def work(controller: str, learners: int, params: int, token: str | None) -> None:
     """Run the learners until the federation is over."""
+    memory.keep(learners)
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
         for index in range(learners):
             client = await stack.enter_async_context(Client(controller, token, patience_s=60.0))

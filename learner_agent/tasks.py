@@ -79,8 +79,12 @@ class LearnerAtWork:
         return m.EvaluationResult(metrics=scores, metadata=metadata)
 
     def _weights(self, model: Document, task: m.Task) -> list[Array]:
-        """Arrays for the learner, its own to change; what is local keeps its local value."""
-        arrays = [self._kept.get(tensor.name, tensor.array).copy() for tensor in model.tensors]
+        """Arrays for the learner, over the document's own memory; what is local is a copy of its local value."""
+        local = self._local()
+        arrays = [
+            self._kept.get(tensor.name, tensor.array).copy() if _matches(tensor.name, local) else tensor.array
+            for tensor in model.tensors
+        ]
         if self._ready_for != task.run_id:
             self.learner.set_weights([array.copy() for array in arrays])
             self._ready_for = task.run_id
@@ -88,12 +92,18 @@ class LearnerAtWork:
 
     def _public(self, received: Tensor, trained: Array) -> Array:
         """What is sent of a tensor: a local one stays here, and the received value goes back."""
-        local = getattr(self.learner, "local", ())
-        patterns = [local] if isinstance(local, str) else list(local)
-        if any(fnmatchcase(received.name, pattern) for pattern in patterns):
+        if _matches(received.name, self._local()):
             self._kept[received.name] = trained.copy()
             return received.array
         return trained
+
+    def _local(self) -> list[str]:
+        local = getattr(self.learner, "local", ())
+        return [local] if isinstance(local, str) else list(local)
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _names(learner: Learner) -> list[str] | None:

@@ -64,7 +64,9 @@ def waiting_for(stages: Stages, run: RunState, now: float) -> str | None:
         left = max(0.0, run.wait_deadline - now)
         return f"waiting for {wanted - len(here)} more of {wanted} learners; here: {names}; gives up in {left:.0f} s"
     if run.state == "initializing":
-        return f"waiting for initial weights from {run.initial[-1].learner}"
+        task = run.initial[-1]
+        left = max(0.0, task.deadline - now)
+        return f"waiting for initial weights from {task.learner}; asks the next learner in {left:.0f} s"
     for one in run.open:
         if one.state == "training":
             verdict = run.plan.scheduler.decide(stages.view(run, one, now))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from . import messages as m
@@ -18,9 +17,10 @@ from .aggregation import State
 from .config import check_plain, resolve
 from .describe import learner_message, task_message, waiting_for
 from .errors import DifferentBody, FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid, UnknownRun
+from .job import Aggregation, Share
 from .journal import Journal
 from .offers import Offers, refuse_if_closed
-from .plan import Plan, initial_model, plan
+from .plan import initial_model, plan
 from .roster import Member, Roster
 from .rounds import Assignment, ModelInfo, Outcome
 from .run import RunState
@@ -29,40 +29,25 @@ from .stages import Stages
 MAX_RUNS = 100  # ended runs that are remembered
 
 
-@dataclass(frozen=True)
-class Share:
-    """One update of an aggregation: whose, where it is stored, how much it counts."""
-
-    learner: str
-    blob: str
-    factor: float
-    metrics: m.Metrics
-    metadata: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Aggregation:
-    """A frozen snapshot of what is to be aggregated, in the order of the learners' names."""
-
-    run_id: str
-    round: int
-    parent: ModelInfo
-    shares: tuple[Share, ...]
-    plan: Plan
-    aggregator_state: State | None
-    optimizer_state: State | None
-
-
 class Federation:
     """Learners, runs and tasks of one controller."""
 
-    def __init__(self, defaults: Mapping[str, Any], epoch: float, new_id: Callable[[], str]) -> None:
-        """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0."""
+    def __init__(
+        self,
+        defaults: Mapping[str, Any],
+        epoch: float,
+        new_id: Callable[[], str],
+        stopwatch: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0.
+
+        `stopwatch` gives seconds by which the state machine's own work is timed.
+        """
         self.defaults = defaults
         self.roster = Roster()
         self.journal = Journal(epoch)
         self.offers = Offers(self.roster, self.journal, new_id)
-        self.stages = Stages(self.roster, self.offers, self.journal, self._ended)
+        self.stages = Stages(self.roster, self.offers, self.journal, self._ended, stopwatch)
         self.runs: dict[str, RunState] = {}
         self.active: RunState | None = None
         self.over = False
@@ -209,7 +194,7 @@ class Federation:
         if key is not None:
             self._keys[key] = (fingerprint, run.id)
         self.journal.emit(now, "run-started", f"run {run.id} started", run=run.id, data={"name": config.name})
-        self._move_on(now)
+        self.tick(now)
         return run
 
     def stop(self, run_id: str, reason: str, now: float) -> RunState:
@@ -349,6 +334,7 @@ class Federation:
     def _ended(self, run: RunState, now: float) -> None:
         self._note_participants(run, now)
         self.active = None
+        self._expire(now)  # from now on the controller's own lease counts
 
     def _note_participants(self, run: RunState, now: float) -> None:
         run.participants |= {one.id: self.learner_message(one, now) for one in self.roster}
@@ -390,3 +376,6 @@ class Federation:
     def _refuse_when_over(self) -> None:
         if self.over:
             raise FederationOver("the controller is shutting down: agents may exit")
+
+
+__all__ = ["Aggregation", "Federation", "Share"]

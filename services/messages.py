@@ -70,7 +70,7 @@ class Failure(Question):
 class EvaluationResult(Question):
     """Result of an `evaluate` task. A metric is a finite number or null."""
 
-    metrics: Metrics = Field(default_factory=dict, max_length=1000)
+    metrics: dict[str, Annotated[float, Field(strict=True)] | None] = Field(default_factory=dict, max_length=1000)
     metadata: Scalars = Field(default_factory=dict, max_length=1000)
 
 

@@ -23,12 +23,18 @@ class Stages:
     """The moves of runs over one roster. `on_end(run)` is told when a run has ended."""
 
     def __init__(
-        self, roster: Roster, offers: Offers, journal: Journal, on_end: Callable[[RunState, float], None]
+        self,
+        roster: Roster,
+        offers: Offers,
+        journal: Journal,
+        on_end: Callable[[RunState, float], None],
+        stopwatch: Callable[[], float],
     ) -> None:
         self._roster = roster
         self._offers = offers
         self._journal = journal
         self._on_end = on_end
+        self._stopwatch = stopwatch
 
     def move_on(self, run: RunState, now: float) -> None:
         """Take every step that is due."""
@@ -67,6 +73,8 @@ class Stages:
         run.state = "evaluating"
         if plan.overlap and members and not ending and run.config.advance == "auto":
             self._begin_round(run, now)
+        if members:
+            self._emit(run, now, "run-state", run.state, state=run.state)
 
     # ---- waiting
     def here(self) -> list[Member]:
@@ -145,10 +153,12 @@ class Stages:
             run.wait_for_learners(now)
             return
         target = target_count(len(candidates), config.selection.participation_ratio, config.schedule.min_updates)
+        started = self._stopwatch()
         drawn = min(len(candidates), draw_count(target, config.selection.over_selection))
         members = run.plan.selector.select(candidates, drawn, config.seed, run.round + 1)
+        spent_ms = round((self._stopwatch() - started) * 1000, 3)
         deadline = now + config.schedule.round_deadline_s
-        one = RoundState(run.round + 1, run.model, now, deadline, target=min(target, len(members)))
+        one = RoundState(run.round + 1, run.model, now, deadline, min(target, len(members)), selection_ms=spent_ms)
         run.begin(one)
         names = [candidate.name for candidate in members]
         text = f"round {one.number}: {len(names)} learners train ({', '.join(names[:5])}{' …' if names[5:] else ''})"

@@ -244,10 +244,13 @@ class _Document(msgspec.Struct, forbid_unknown_fields=True):
 _decoder = msgspec.msgpack.Decoder(_Document)
 
 
-def decode(body: Buffer) -> Document:
-    """The document in `body`, sharing its memory; raises MalformedUpdate naming what was wrong and where."""
+def decode(body: Buffer, writable: bool = False) -> Document:
+    """The document in `body`, sharing its memory; raises MalformedUpdate naming what was wrong and where.
+
+    `writable`: its arrays may be written to, if `body` may.
+    """
     try:
-        raw = _decoder.decode(memoryview(body).toreadonly())
+        raw = _decoder.decode(memoryview(body) if writable else memoryview(body).toreadonly())
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedUpdate(f"the body is not a weights document: {error}") from error
     for name, value in raw.metrics.items():

@@ -67,7 +67,7 @@ def free_port() -> int:
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
     """Wait until `await condition()` is true, within a bound; returns what it gave."""
     async with asyncio.timeout(seconds):
-        while not (found := await condition()):
+        while not (found := await condition()):  # noqa: ASYNC110 - what is waited for happens in other processes
             await asyncio.sleep(0.02)
         return found
 

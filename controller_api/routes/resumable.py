@@ -54,8 +54,10 @@ async def append(request: Request) -> Response:
             raise ClientDisconnect
         if not last:
             return Response(status_code=204, headers=_headers(upload.have, PARTIAL, len(upload.buffer)))
-        receipt, taken = await intake.take_body(runtime, task, upload.buffer)
-        runtime.uploads.end(task_id)
+        try:
+            receipt, taken = await intake.take_body(runtime, task, upload.buffer)
+        finally:  # taken or refused: what comes next begins anew
+            runtime.uploads.end(task_id)
     return json_response(receipt, 201 if taken else 200, _headers(upload.have, COMPLETE, upload.have))
 
 

@@ -39,11 +39,11 @@ def next_round(
     as_json: Json = False,
 ) -> None:
     """Start the next round of a run posted with advance = "manual"."""
-    answer = exits.run(
-        _next_round(options.connect(controller, token, token_file, root_certificate), run, wait, as_json)
-    )
+    text, answer = exits.run(_next_round(options.connect(controller, token, token_file, root_certificate), run, wait))
     if as_json:
         options.print_json(answer)
+    else:
+        print(text)
 
 
 async def _watch(to: Connection, run_id: str, as_json: bool) -> dict[str, Any]:
@@ -57,16 +57,16 @@ async def _watch(to: Connection, run_id: str, as_json: bool) -> dict[str, Any]:
             return await steering.watch()
 
 
-async def _next_round(to: Connection, run_id: str, wait: bool, as_json: bool) -> dict[str, Any]:
-    from ..display import Lines
+async def _next_round(to: Connection, run_id: str, wait: bool) -> tuple[str, dict[str, Any]]:
+    from .. import words
+    from ..display import Silent
     from ..steering import Steering
 
-    display = Lines(sys.stderr if as_json else sys.stdout)
-    async with Steering(to, display) as steering:
+    async with Steering(to, Silent()) as steering:
         await steering.reach(options.READ_PATIENCE_S)
         if not wait:
-            started = await steering.client.next_round(run_id)
-            display.note(f"run {started.id} was told to go on; `metis watch` follows it")
-            return started.model_dump(mode="json")
+            run = await steering.client.next_round(run_id)
+            return f"run {run.id} was told to go on; `metis watch` follows it", run.model_dump(mode="json")
         await steering.attach(run_id)
-        return (await steering.next_round()).model_dump(mode="json")
+        closed = await steering.next_round()
+        return words.round_line(steering.view.run.config, closed), closed.model_dump(mode="json")

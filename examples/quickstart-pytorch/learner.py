@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from learner_agent import app, progress
 from learner_agent.pytorch import TorchLearner
 from services import ClientParams
+from services.errors import FederationError
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -92,11 +93,12 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"learner {args.learner}: {error}")
     print(f"learner {args.learner}: {len(trainset.y)} training and {len(testset.y)} test pictures", flush=True)
-    app(
-        learner=ImageLearner(trainset, testset, seed=args.learner),
-        client_params=ClientParams(hostname="localhost", port=args.port),
-        name=f"learner-{args.learner}",
-    )
+    learner = ImageLearner(trainset, testset, seed=args.learner)
+    where = ClientParams(hostname="localhost", port=args.port)
+    try:
+        app(learner=learner, client_params=where, name=f"learner-{args.learner}")
+    except FederationError as error:
+        sys.exit(f"learner {args.learner}: {error}")
 
 
 if __name__ == "__main__":

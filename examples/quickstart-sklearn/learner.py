@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from learner_agent import Learner, app, progress
 from services import ClientParams
+from services.errors import FederationError
 from services.partition import iid_partition
 
 CLASSES = np.arange(10)
@@ -89,11 +90,12 @@ def main() -> None:
     args = parser.parse_args()
     if not 1 <= args.learner <= args.max_learners:
         parser.error(f"--learner must be from 1 to {args.max_learners}")
-    app(
-        learner=SklearnLearner(args.learner - 1, args.max_learners),
-        client_params=ClientParams(hostname="localhost", port=args.port),
-        name=f"learner-{args.learner}",
-    )
+    learner = SklearnLearner(args.learner - 1, args.max_learners)
+    where = ClientParams(hostname="localhost", port=args.port)
+    try:
+        app(learner=learner, client_params=where, name=f"learner-{args.learner}")
+    except FederationError as error:
+        sys.exit(f"learner {args.learner}: {error}")
 
 
 if __name__ == "__main__":

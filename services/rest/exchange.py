@@ -57,6 +57,7 @@ class Download:
         """`expected` bytes, when they are known; the buffer is then allocated once."""
         self.expected = expected
         self.have = 0
+        self.pieces = 0  # exchanges that brought a part of it
         self._buffer = allocate(expected)
 
     @property
@@ -68,6 +69,7 @@ class Download:
         """An answer with a body of `length` bytes begins (None: unknown)."""
         if status != 206:
             self.have = 0
+        self.pieces += 1
         self._room(self.have + (length or 0))
 
     def write(self, data: Buffer) -> None:

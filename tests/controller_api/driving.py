@@ -146,6 +146,13 @@ async def begin(http: httpx.AsyncClient, *names: str, operator: str | None = Non
     return members
 
 
+async def whole_round(members: list[Member], value: float, accuracy: float) -> None:
+    """Every member trains to `value` and scores `accuracy`."""
+    for _ in ("train", "evaluate"):
+        for one in members:
+            await one.work(value, accuracy)
+
+
 async def seen(http: httpx.AsyncClient, operator: str | None = None) -> dict[str, Any]:
     """All that the federation shows of its state, without what the clock alone changes."""
     paths = ("/v1/federation", "/v1/learners", "/v1/runs")

@@ -191,3 +191,16 @@ async def test_after_a_refusal_a_good_update_is_taken(controller: InProcess) -> 
     task = await anna.task()
     problem(await anna.put(task, model(*weights())), 422, "invalid-weight")
     assert (await anna.put(task, ONES)).status_code == 201
+
+
+async def test_a_refused_upload_in_parts_begins_anew(controller: InProcess) -> None:
+    """The last part makes it whole, and 422; nothing of it stays, and a good one may begin at 0."""
+    anna, _ = await begin(controller.http, "anna", "ben")
+    task = await anna.task()
+    path = f"/v1/tasks/{task['id']}/result"
+    before = await seen(controller.http)
+    parts = {"Content-Type": "application/partial-upload", "Upload-Offset": "0", "Upload-Complete": "?1"}
+    problem(await anna.call("PATCH", path, content=ONES + b"x", headers=parts), 422, "malformed-update")
+    assert (await anna.call("HEAD", path)).headers["upload-offset"] == "0"
+    assert await seen(controller.http) == before
+    assert (await anna.call("PATCH", path, content=ONES, headers=parts)).status_code == 201

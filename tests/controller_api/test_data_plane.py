@@ -210,7 +210,7 @@ async def test_a_given_up_body_never_touches_its_buffer_again(monkeypatch: pytes
         seen.append(memory.allocate(size))
         return seen[-1]
 
-    monkeypatch.setattr("controller_api.intake.allocate", watched)
+    monkeypatch.setattr("controller_api.uploads.allocate", watched)
     async with serving(True, upload_slots=1) as server:
         client, _, task = await training(server)
         raw = await Raw.open(server)

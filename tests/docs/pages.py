@@ -115,7 +115,8 @@ def _fences(page: str, text: str) -> Iterator[Fence]:
                 needs, marker = tuple(wanted.split()), None
         elif line.strip():
             assert marker is None, f"{page}:{number}: the marker before this line belongs to no fence"
-    assert opened is None and marker is None, f"{page}: a fence or a marker is left open"
+    assert opened is None, f"{page}: a fence is left open"
+    assert marker is None, f"{page}: no fence follows the last marker"
 
 
 def table_under(page: str, heading: str) -> list[list[str]]:

@@ -21,7 +21,7 @@ from tests.docs.script import put_files, script_of
 from tests.docs.shown import assert_shown
 from tests.examples.layouts import cifar10_files, write_archive, write_fashion_mnist
 
-LIMIT_S = 100.0  # of a scenario
+LIMIT_S = 240.0  # of a scenario
 REASONS = {  # why a block may not be run here, and what then stands in each of its lines
     "install": r"^(make (demo|test|check|docker-smoke)\b|pip install |git clone |cd )",
     "docker": r"^(docker |LEARNERS?=\S+ docker )",
@@ -79,6 +79,7 @@ def _tails(clone: Clone) -> str:
     return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-800:]}" for file in files)
 
 
+@pytest.mark.timeout(LIMIT_S + 30)
 @pytest.mark.parametrize(("name", "fences"), SCENARIOS, ids=[name for name, _ in SCENARIOS])
 def test_commands_work(name: str, fences: list[Fence], tmp_path: Path) -> None:
     """What a page says to type works as it stands, and prints what the page shows."""

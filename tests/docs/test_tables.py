@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from controller_api import event_log, runtime
+from controller_api import event_log, runtime, zero_copy
 from controller_api.gate import POLICIES
 from controller_api.metrics import Metrics
 from controller_api.problems import status_of
@@ -84,7 +84,7 @@ def test_calls_that_take_a_body() -> None:
 
 def test_errors() -> None:
     """Every error of the tree that travels stands in the table with its status and whether a retry may help."""
-    never = {errors.AggregationFailed, errors.Unreachable, errors.UnexpectedAnswer}
+    never = {errors.AggregationFailed, errors.Unreachable, errors.UnexpectedAnswer, errors.NotOfThisContract}
     tree = [kind for kind in errors.FederationError.by_name.values() if kind.__module__ == errors.__name__]
     shown = [row[:3] for row in table_under("docs/protocol.md", "Errors")]
     wanted = [
@@ -212,6 +212,10 @@ def test_limits() -> None:
     shown = {row[0]: row[1] for row in table_under("docs/deploying.md", "Limits")}
     assert shown["learners"] == f"{roster.MAX_LEARNERS:,}"
     assert shown["a long poll"] == f"{hot.MAX_WAIT_S:g} s"
+    assert shown["head of a request"] == f"{zero_copy.HEAD_BYTES >> 10} KiB in {zero_copy.HEAD_FIELDS} fields"
+    assert shown["time for a head"] == f"{zero_copy.HEAD_S:g} s"
+    slowest = zero_copy.SLOWEST * zero_copy.STALL_S / 1024
+    assert shown["slowness of a large transfer"] == f"{slowest:g} KiB in {zero_copy.STALL_S:g} s"
     assert shown["runs remembered"] == str(federation.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
     assert shown["models put and not used by a run"] == str(runtime.UPLOADED_KEPT)

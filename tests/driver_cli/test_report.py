@@ -11,7 +11,7 @@ DIGEST = "sha256-" + "0" * 64
 
 def results(*accuracies: float, reason: str = "3 rounds are done") -> m.Results:
     """Results with a round for each accuracy."""
-    config = RunConfig(termination=TerminationSignals(federation_rounds=len(accuracies)))
+    config = RunConfig(termination=TerminationSignals(federation_rounds=max(1, len(accuracies))))
     rounds = [
         m.Round(
             round=number,

@@ -76,11 +76,13 @@ def test_wrong_evaluate_does_not_lose_the_run(federation: Federation) -> None:
 
 def test_manual_rounds_from_python(federation: Federation, tmp_path: Path) -> None:
     """start, next_round as often as wanted, finish: the run ends as finished by the driver."""
-    session = DriverSession(controller(federation), 2, TerminationSignals(federation_rounds=10), config=QUICK)
+    signals = TerminationSignals(federation_rounds=10)
+    session = DriverSession(controller(federation), 2, signals, evaluate=lambda w, n: {"round": n}, config=QUICK)
     assert session.start()["round"] == 0
-    assert [session.next_round()["round"] for _ in range(2)] == [1, 2]
+    assert [session.next_round()["round"] for _ in range(4)] == [1, 2, 3, 4]
     results = session.finish()
-    assert [r["round"] for r in results["rounds"]] == [1, 2]
+    assert [r["round"] for r in results["rounds"]] == [1, 2, 3, 4]
+    assert results["central_metrics"] == {str(n): {"round": float(n)} for n in range(1, 5)}
     assert results["run"]["reason"] == "finished by the driver"
     assert results == json.loads((tmp_path / "results.json").read_text())
 

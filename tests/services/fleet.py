@@ -165,7 +165,7 @@ def outcome(task: Assignment, body: str = "", metrics: Mapping[str, float | None
 def dump(value: Any, without: Collection[str] = ()) -> Any:
     """Everything that an object holds as plain values, to be compared; attributes named in `without` are left out."""
     if isinstance(value, BaseModel):
-        return value.model_dump()
+        return value  # frozen
     if isinstance(value, Mapping):
         return {repr(key): dump(one, without) for key, one in value.items()}
     if isinstance(value, list | tuple | deque):

@@ -149,8 +149,20 @@ def test_all_factors_zero_is_a_failure_with_a_reason() -> None:
 def test_every_block_of_a_large_tensor_is_averaged() -> None:
     """A tensor longer than the blocks in which it is worked on has its mean at every place."""
     for dtype in ("float32", "int32"):
-        first = np.arange(2 * BLOCK + 3).astype(dtype)
+        first = np.arange(9 * BLOCK + 3).astype(dtype)
         assert np.array_equal(average([first, first + 2], [1, 1]), first + 1)
+
+
+def test_tensors_that_share_a_block_are_averaged_each_for_itself() -> None:
+    """In a model of many small tensors of all dtypes each is, to the last bit, what it is alone."""
+    draw = np.random.default_rng(1990)
+    shapes: list[tuple[int, ...]] = [(), (0,), (3,), (2, 2), (70_000,)]
+    order = [(name, shape) for name in [*FLOATS, *INTEGERS, "bool"] for shape in shapes] * 2
+    models = [[draw.integers(0, 2, shape).astype(DTYPES[name]) for name, shape in order] for _ in range(3)]
+    whole, _ = FedAvg().aggregate([View(f"{i}", one) for i, one in enumerate(models)], [3, 2, 2])
+    for index, array in enumerate(whole):
+        alone = average([one[index] for one in models], [3, 2, 2])
+        assert (array.tobytes(), array.shape, array.dtype) == (alone.tobytes(), alone.shape, alone.dtype)
 
 
 def restated(arrays: Sequence[Array], counts: Sequence[int]) -> Array:

@@ -8,117 +8,15 @@ import pytest
 
 from services import messages as m
 from services.errors import DifferentBody, FederationError, Forbidden, RoundClosed, TaskVoid, UnknownTask
-from services.run import RunState
 from tests.services.fleet import Fleet, dump, outcome
+from tests.services.phases import PHASES, Phase, in_round_1, over, stopped
 
-
-# ---- every phase that follows an update of learner a in round 1 of a, b and c
-def training(fleet: Fleet, run: RunState) -> None:
-    """The others still train."""
-    assert run.state == "training"
-
-
-def aggregating(fleet: Fleet, run: RunState) -> None:
-    """All have reported, nobody has begun to aggregate."""
-    fleet.do("b")
-    fleet.do("c")
-    assert run.state == "aggregating"
-
-
-def aggregation_taken(fleet: Fleet, run: RunState) -> None:
-    """A thread is aggregating."""
-    aggregating(fleet, run)
-    assert fleet.federation.due()
-
-
-def evaluating(fleet: Fleet, run: RunState) -> None:
-    """The round's model is evaluated."""
-    aggregating(fleet, run)
-    fleet.aggregate()
-    assert run.state == "evaluating"
-
-
-def next_round(fleet: Fleet, run: RunState) -> None:
-    """Round 2 is in training."""
-    fleet.play()
-    assert (run.state, run.round) == ("training", 2)
-
-
-def next_round_aggregating(fleet: Fleet, run: RunState) -> None:
-    """Round 2 has been reported by all."""
-    next_round(fleet, run)
-    fleet.do("a")
-    aggregating(fleet, run)
-
-
-def waiting(fleet: Fleet, run: RunState) -> None:
-    """Everyone has left; the run waits for learners."""
-    for name in "abc":
-        fleet.leave(name)
-    fleet.aggregate()
-    assert run.state == "waiting"
-
-
-def completed(fleet: Fleet, run: RunState) -> None:
-    """The run has done its three rounds."""
-    for _ in range(3):
-        fleet.play()
-    assert run.state == "completed"
-
-
-def stopped(fleet: Fleet, run: RunState) -> None:
-    """An operator stopped the run."""
-    fleet.federation.stop(run.id, "enough", fleet.now)
-    assert run.state == "stopped"
-
-
-def failed(fleet: Fleet, run: RunState) -> None:
-    """The aggregation failed, and with it the run."""
-    aggregating(fleet, run)
-    job = fleet.federation.due()
-    assert job is not None
-    fleet.federation.aggregation_failed(job, "no memory", fleet.now)
-    assert run.state == "failed"
-
-
-def left(fleet: Fleet, run: RunState) -> None:
-    """The learner has left."""
-    fleet.leave("a")
-
-
-def lost(fleet: Fleet, run: RunState) -> None:
-    """The learner has not been heard of for longer than its lease."""
-    fleet.stay(40, "b", "c")
-    assert fleet.federation.roster.get(fleet.ids["a"]).state == "lost"
-
-
-def another_run(fleet: Fleet, run: RunState) -> None:
-    """The run was stopped and another one trains."""
-    stopped(fleet, run)
-    assert fleet.train().state == "training"
-
-
-def over(fleet: Fleet, run: RunState) -> None:
-    """The controller is shutting down."""
-    fleet.federation.shut_down(fleet.now)
-
-
-PHASES: list[Callable[[Fleet, RunState], None]] = [
-    training, aggregating, aggregation_taken, evaluating, next_round, next_round_aggregating, waiting, completed,
-    stopped, failed, left, lost, another_run, over,
-]  # fmt: skip
 every_phase = pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.__name__)
-
-
-def in_round_1() -> tuple[Fleet, RunState]:
-    """Round 1 of learners a, b and c."""
-    fleet = Fleet("a", "b", "c")
-    return fleet, fleet.train()
 
 
 @every_phase
 @pytest.mark.parametrize("kind", ["init", "train"])
-def test_a_duplicate_gets_the_same_receipt_in_every_phase(phase: Callable[[Fleet, RunState], None], kind: str) -> None:
+def test_a_duplicate_gets_the_same_receipt_in_every_phase(phase: Phase, kind: str) -> None:
     """A retried upload of an accepted result is answered with its receipt, moves nothing and counts once."""
     fleet, run = in_round_1()
     task = run.initial[0] if kind == "init" else fleet.do("a")
@@ -133,7 +31,7 @@ def test_a_duplicate_gets_the_same_receipt_in_every_phase(phase: Callable[[Fleet
 
 
 @every_phase
-def test_another_body_for_an_accepted_task_is_refused_in_every_phase(phase: Callable[[Fleet, RunState], None]) -> None:
+def test_another_body_for_an_accepted_task_is_refused_in_every_phase(phase: Phase) -> None:
     """The first body stays; the second is told that it differs and changes nothing."""
     fleet, run = in_round_1()
     task = fleet.do("a")
@@ -220,7 +118,7 @@ def test_scores_for_a_closed_evaluation_are_refused() -> None:
 
 
 @pytest.mark.parametrize("end", [stopped, over])
-def test_a_task_of_an_ended_run_is_void(end: Callable[[Fleet, RunState], None]) -> None:
+def test_a_task_of_an_ended_run_is_void(end: Phase) -> None:
     """What was open when the run ended is refused with the reason; nothing changes."""
     fleet, run = in_round_1()
     late = fleet.task("a")

@@ -1,0 +1,244 @@
+"""The routes that FastAPI does not describe, described by hand: what every round takes, models, events, health."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.wire import MEDIA_TYPE
+
+BINARY = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary", "description": "a weights document"}}}
+TEXT = {"text/plain": {"schema": {"type": "string"}}}
+
+
+TASK_ID, RUN_ID, DIGEST = "5f0c1d2e3a4b5c6d", "0a1b2c3d4e5f6071", "sha256-" + "0" * 64
+
+JOINING = {"name": "hospital-3", "num_training_examples": 600}
+JOINED = {
+    "id": "9d3b7c1e5f2a4860",
+    "name": "hospital-3",
+    "state": "active",
+    "token": "vQ0mE2m6m5cQ1zvC8y3T0n4nXw0bJcZk7lq9r1s2t3u",
+    "num_training_examples": 600,
+    "labels": {},
+    "kinds": ["init", "train", "evaluate"],
+    "joined_at": "2025-01-01T12:00:00.000Z",
+    "last_seen": "2025-01-01T12:00:00.000Z",
+    "last_seen_s": 0.0,
+}
+TASK = {
+    "id": TASK_ID,
+    "kind": "train",
+    "run_id": RUN_ID,
+    "round": 1,
+    "model": {"digest": DIGEST, "url": f"../../models/{DIGEST}", "size": 19345},
+    "inputs": {},
+    "result": {"url": f"../../tasks/{TASK_ID}/result"},
+    "config": {"epochs": 1, "learning_rate": 0.05, "round": 1},
+    "expires_in_s": 3600.0,
+    "heartbeat_s": 10.0,
+}
+RECEIPT = {"task_id": TASK_ID, "kind": "train", "run_id": RUN_ID, "round": 1, "learner": "hospital-3", "size": 19402}
+SCORES = {"metrics": {"accuracy": 0.9, "loss": 0.31}, "metadata": {"num_evaluation_examples": 100}}
+BEAT = {"task_id": TASK_ID, "progress": {"epoch": 1, "batch": 20, "loss": 0.31}}
+REFERENCE = {"digest": DIGEST, "url": DIGEST, "size": 19345}
+
+
+def _json(name: str, example: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}, "example": example}}
+
+
+def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _header(name: str, description: str) -> dict[str, Any]:
+    return {name: {"schema": {"type": "string"}, "description": description}}
+
+
+def _sent(name: str, description: str, kind: str, required: bool = True) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": required, "description": description, "schema": {"type": kind}}
+
+
+UPLOAD_STATE = {
+    **_header("Upload-Offset", "bytes that are here"),
+    **_header("Upload-Complete", "`?1` when the result was taken, else `?0`"),
+    **_header("Upload-Length", "bytes of the whole, when they are known"),
+}
+
+
+def _weights_answers(first: str) -> dict[str, Any]:
+    tag = _header("ETag", "the digest in quotes, a strong validator")
+    part = _header("Content-Range", "`bytes first-last/size`")
+    return {
+        "200": {"description": first, "content": BINARY, "headers": tag},
+        "206": {"description": "The part asked for by `Range: bytes=first-last`", "content": BINARY, "headers": part},
+        "304": {"description": "`If-None-Match` names it: the caller holds it", "headers": tag},
+    }
+
+
+PLAIN: dict[str, dict[str, Any]] = {
+    "/v1/learners/{learner_id}/task": {
+        "get": {
+            "tags": ["tasks"],
+            "summary": "The next task",
+            "description": "Waits up to `wait` seconds for a task (long poll). The same task is offered until its"
+            " result is taken, it fails, or it is void. Counts as a heartbeat.",
+            "operationId": "task",
+            "parameters": [_query("wait", "seconds, 0 to 60", type="number", default=0, examples=[30])],
+            "responses": {
+                "200": {
+                    "description": "A task. Its urls are relative to this request's.",
+                    "content": _json("Task", TASK),
+                },
+                "204": {"description": "No task yet: ask again"},
+            },
+        }
+    },
+    "/v1/learners/{learner_id}/heartbeat": {
+        "post": {
+            "tags": ["tasks"],
+            "summary": "I am alive",
+            "description": "Renews the lease. With a task it also asks whether the task is still wanted (409, 410:"
+            " no), and may tell how far it is.",
+            "operationId": "heartbeat",
+            "requestBody": {"content": _json("Heartbeat", BEAT), "required": False},
+            "responses": {"204": {"description": "Go on"}},
+        }
+    },
+    "/v1/models/{digest}": {
+        "get": {
+            "tags": ["models"],
+            "summary": "A model",
+            "description": "A weights document, the same bytes for ever: keep it by its digest. A learner may get"
+            " the models that its open tasks name. HEAD, `Range`, `If-Range` and `If-None-Match` work.",
+            "operationId": "get_model",
+            "responses": _weights_answers("The weights document"),
+        },
+        "put": {
+            "tags": ["models"],
+            "summary": "Put an initial model",
+            "description": "For `initial_model` of a run. The digest is `sha256-` and the hex sha256 of the body.",
+            "operationId": "put_model",
+            "requestBody": {"content": BINARY, "required": True},
+            "responses": {
+                "201": {"description": "Held", "content": _json("Reference", REFERENCE)},
+                "200": {"description": "It was held before", "content": _json("Reference", REFERENCE)},
+            },
+        },
+    },
+    "/v1/tasks/{task_id}/result": {
+        "put": {
+            "tags": ["tasks"],
+            "summary": "The result of a task",
+            "description": "`init` and `train`: a weights document (a train update needs the `metadata` that the run's"
+            " scaling factor reads). `evaluate`: JSON. May be repeated: the same body gets the same receipt, another"
+            " body is a 409. A refused body changes nothing.",
+            "operationId": "put_result",
+            "requestBody": {"content": {**BINARY, **_json("EvaluationResult", SCORES)}, "required": True},
+            "responses": {
+                "201": {"description": "Taken", "content": _json("Receipt", RECEIPT)},
+                "200": {"description": "Taken before: the same receipt", "content": _json("Receipt", RECEIPT)},
+            },
+        },
+        "head": {
+            "tags": ["tasks"],
+            "summary": "How much of the result is here",
+            "description": "For an upload that was cut (IETF draft-ietf-httpbis-resumable-upload): go on at"
+            " `Upload-Offset` with PATCH. `Upload-Complete: ?1` means that the result was taken.",
+            "operationId": "result_offset",
+            "responses": {"204": {"description": "See the headers", "headers": UPLOAD_STATE}},
+        },
+        "patch": {
+            "tags": ["tasks"],
+            "summary": "A part of the result",
+            "description": "Appends the body to what is here. The last part carries `Upload-Complete: ?1` and is"
+            " answered as PUT of the whole would be; a first part that is not the last says `Upload-Length`. With no"
+            " body, at the end of a result that was taken, it gets the receipt again.",
+            "operationId": "append_result",
+            "parameters": [
+                _sent("Upload-Offset", "where the part begins", "integer"),
+                _sent("Upload-Complete", "?1 with the last part, else ?0", "string"),
+                _sent("Upload-Length", "bytes of the whole, in a first part that is not the last", "integer", False),
+            ],
+            "requestBody": {
+                "content": {"application/partial-upload": {"schema": {"type": "string", "format": "binary"}}},
+                "required": True,
+            },
+            "responses": {
+                "201": {"description": "Taken", "content": _json("Receipt", RECEIPT)},
+                "200": {"description": "Taken before: the same receipt", "content": _json("Receipt", RECEIPT)},
+                "204": {"description": "Kept; more is to come", "headers": UPLOAD_STATE},
+            },
+        },
+        "delete": {
+            "tags": ["tasks"],
+            "summary": "Forget the parts",
+            "description": "What came of an unfinished upload is dropped; the task is as before.",
+            "operationId": "cancel_result",
+            "responses": {"204": {"description": "Forgotten"}},
+        },
+    },
+    "/v1/tasks/{task_id}/failure": {
+        "post": {
+            "tags": ["tasks"],
+            "summary": "The task could not be done",
+            "description": "`unsupported-task` for a kind that the learner does not know, else the reason. The round"
+            " goes on without this learner.",
+            "operationId": "post_failure",
+            "requestBody": {"content": _json("Failure", {"error": "unsupported-task"}), "required": True},
+            "responses": {"204": {"description": "Noted"}},
+        }
+    },
+    "/v1/runs/{run_id}/model": {
+        "get": {
+            "tags": ["runs"],
+            "summary": "The model of a run",
+            "description": "The newest community model, the final one after the end; or the best by the run's metric"
+            " (the termination's `evaluation_metric`, else accuracy, else loss).",
+            "operationId": "run_model",
+            "parameters": [_query("which", "which model", type="string", enum=["latest", "best"], default="latest")],
+            "responses": _weights_answers("The weights document"),
+        }
+    },
+    "/v1/events": {
+        "get": {
+            "tags": ["federation"],
+            "summary": "The log, as it happens",
+            "description": "Server-sent events; each `data` is an Event. With `Last-Event-ID` it begins after that"
+            " event (0: with the oldest that is kept), else with what happens next. Progress is told as it happens"
+            " and is left out of what is told again.",
+            "operationId": "events",
+            "parameters": [{"name": "Last-Event-ID", "in": "header", "required": False, "schema": {"type": "integer"}}],
+            "responses": {
+                "200": {
+                    "description": "Events, for ever",
+                    "content": {"text/event-stream": {"schema": {"$ref": "#/components/schemas/Event"}}},
+                }
+            },
+        }
+    },
+    "/healthz": {
+        "get": {
+            "tags": ["federation"],
+            "summary": "The process answers",
+            "operationId": "healthz",
+            "responses": {"200": {"description": "ok"}},
+        }
+    },
+    "/readyz": {
+        "get": {
+            "tags": ["federation"],
+            "summary": "The controller takes work",
+            "operationId": "readyz",
+            "responses": {"200": {"description": "ready"}, "503": {"description": "it is ending"}},
+        }
+    },
+    "/metrics": {
+        "get": {
+            "tags": ["federation"],
+            "summary": "Metrics for Prometheus",
+            "operationId": "metrics",
+            "responses": {"200": {"description": "text format", "content": TEXT}},
+        }
+    },
+}

@@ -1,0 +1,36 @@
+"""What an aggregation is given: a frozen snapshot of a round, so that it can be worked on elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import messages as m
+from .aggregation import State
+from .plan import Plan
+from .rounds import ModelInfo
+
+
+@dataclass(frozen=True)
+class Share:
+    """One update of an aggregation: whose, where it is stored, how much it counts."""
+
+    learner: str
+    blob: str
+    factor: float
+    metrics: m.Metrics
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """A frozen snapshot of what is to be aggregated, in the order of the learners' names."""
+
+    run_id: str
+    round: int
+    parent: ModelInfo
+    shares: tuple[Share, ...]
+    plan: Plan
+    aggregator_state: State | None
+    optimizer_state: State | None

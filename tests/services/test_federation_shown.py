@@ -1,0 +1,146 @@
+"""What the federation shows and keeps: words for every wait, tasks as messages, the models that are needed."""
+
+from __future__ import annotations
+
+import pytest
+
+from services import messages as m
+from tests.services.fleet import Fleet
+
+
+def test_every_wait_says_for_whom_and_for_how_long() -> None:
+    """From the first learner to the last score there is a sentence that names who is missing and the bound."""
+    fleet = Fleet("a")
+    run = fleet.start(min_learners=2, schedule={"join_deadline_s": 60, "round_deadline_s": 100})
+    assert fleet.waiting_for(run) == "waiting for 1 more of 2 learners; here: a; gives up in 60 s"
+    fleet.join("b")
+    (asked,) = [name for name in "ab" if fleet.poll(name)]
+    fleet.stay(10)
+    assert fleet.waiting_for(run) == f"waiting for initial weights from {asked}; asks the next learner in 90 s"
+    fleet.do(asked, "init")
+    fleet.do("a")
+    fleet.stay(15, "a", every=5)
+    assert fleet.waiting_for(run) == "waiting for 1 more of 2: b, last seen 15 s ago; round closes in 85 s"
+    fleet.stay(10, "a", every=5)
+    fleet.do("b")
+    assert fleet.waiting_for(run) == "aggregating 2 updates"
+    fleet.aggregate()
+    fleet.stay(10)
+    assert fleet.waiting_for(run) == "waiting for evaluations of a, b; goes on in 90 s"
+    fleet.do("a", "evaluate")
+    assert fleet.waiting_for(run) == "waiting for evaluations of b; goes on in 90 s"
+    fleet.federation.stop(run.id, "enough", fleet.now)
+    assert fleet.waiting_for(run) is None
+
+
+def test_a_task_is_told_with_relative_times_and_urls() -> None:
+    """No clock and no origin is shared: it expires in so many seconds, and its urls begin at the poll's path."""
+    fleet = Fleet("a")
+    run = fleet.train(train={"learning_rate": 0.1}, schedule={"round_deadline_s": 100, "lease_s": 30})
+    fleet.stay(10)
+    task = fleet.task("a")
+    assert run.model is not None
+    assert fleet.federation.task_message(task, fleet.now) == m.Task(
+        id=task.id,
+        kind="train",
+        run_id=run.id,
+        round=1,
+        model=m.Reference(digest=run.model.digest, url=f"../../models/{run.model.digest}", size=run.model.size),
+        result=m.ResultTarget(url=f"../../tasks/{task.id}/result"),
+        config={"learning_rate": 0.1, "round": 1},
+        expires_in_s=90.0,
+        heartbeat_s=10.0,
+    )
+
+
+def test_evaluation_and_initial_weights_have_their_own_parameters() -> None:
+    """`evaluate` reaches evaluations, `train` the initial weights and the training; the round is always there."""
+    fleet = Fleet("a")
+    fleet.start(train={"x": 1, "round": 99}, evaluate={"y": 2})
+    init = fleet.federation.task_message(fleet.task("a", "init"), fleet.now)
+    assert (init.model, init.round, init.config) == (None, 0, {"x": 1, "round": 0})
+    fleet.do("a", "init")
+    fleet.do("a")
+    fleet.aggregate()
+    evaluate = fleet.federation.task_message(fleet.task("a", "evaluate"), fleet.now)
+    assert evaluate.config == {"y": 2, "round": 1}
+
+
+def test_a_task_is_offered_until_it_is_done() -> None:
+    """A lost reply loses nothing: every poll gets the same task until there is a result."""
+    fleet = Fleet("a", "b")
+    fleet.train()
+    first = fleet.task("a")
+    fleet.stay(20)
+    assert fleet.task("a") is first
+    assert first.fetched_at is not None
+    assert first.fetched_at < fleet.now
+    fleet.give(first)
+    assert fleet.poll("a") is None
+
+
+def test_learners_are_woken_when_their_offer_changes() -> None:
+    """Exactly those whose tasks changed are in `woken`: all at the start of a round, nobody at a heartbeat."""
+    fleet = Fleet("a", "b")
+    fleet.train()
+    woken = fleet.federation.offers.woken
+    assert woken == set(fleet.ids.values())
+    woken.clear()
+    fleet.federation.heartbeat(fleet.ids["a"], m.Heartbeat(), fleet.now)
+    assert woken == set()
+    fleet.leave("b")
+    assert woken == {fleet.ids["b"]}
+
+
+def test_the_models_that_are_needed_are_kept() -> None:
+    """The newest two, the best, and every model that an open task names; no more."""
+    fleet = Fleet("a")
+    run = fleet.train(termination={"federation_rounds": 9})
+    assert run.model is not None
+    zero = run.model.digest
+    assert fleet.federation.kept_models() == {zero}
+    fleet.play(accuracy=0.9)
+    fleet.play(accuracy=0.5)
+    fleet.play(accuracy=0.6)
+    digests = [one.model.digest for one in run.rounds if one.model]
+    assert fleet.federation.kept_models() == {digests[0], digests[1], digests[2]}  # best, previous, newest
+    fleet.play(accuracy=0.7)
+    digests = [one.model.digest for one in run.rounds if one.model]
+    assert fleet.federation.kept_models() == {digests[0], digests[2], digests[3]}
+    fleet.do("a")
+    assert {fleet.aggregate().parent.digest, fleet.task("a", "evaluate").model.digest} <= (  # type: ignore[union-attr]
+        fleet.federation.kept_models()
+    )
+
+
+def test_the_models_of_evaluations_that_overlap_are_kept() -> None:
+    """However many rounds train meanwhile, a slow evaluation of an old model still finds it; done, it is let go."""
+    fleet = Fleet("a", "b")
+    run = fleet.train(evaluation={"overlap": True}, termination={"federation_rounds": 9})
+    for number in range(5):
+        for task in list(run.rounds[number].train.values()):
+            fleet.give(task)
+        fleet.aggregate()
+    digests = [one.model.digest for one in run.rounds if one.model]
+    assert len(digests) == 5
+    assert set(digests) <= fleet.federation.kept_models()
+    for one in run.rounds[:5]:
+        for task in list(one.evaluate.values()):
+            fleet.give(task)
+    assert fleet.federation.kept_models() == set(digests[3:])
+
+
+@pytest.mark.parametrize("lease_s", [10, 45])
+def test_the_lease_is_the_active_runs(lease_s: float) -> None:
+    """While a run is active its lease counts, else the controller's."""
+    fleet = Fleet("a")
+    assert fleet.federation.lease_s == 30
+    fleet.train(schedule={"lease_s": lease_s})
+    assert fleet.federation.lease_s == lease_s
+    fleet.federation.stop("current", "enough", fleet.now)
+    assert fleet.federation.lease_s == 30
+
+
+def test_without_learners_and_runs_nothing_is_to_be_waited_for() -> None:
+    """An empty federation has no deadline."""
+    assert Fleet().federation.next_deadline() is None
