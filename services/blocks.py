@@ -1,27 +1,29 @@
 """Walking over many models at once, a block that fits the processor's cache at a time.
 
-A block is a piece of one large tensor, or several small tensors together, of one dtype. Rules see it as float64 rows,
-one per model; memory is O(block), whatever the models' size and number. numpy releases the GIL in these loops, so
-blocks are shared out to a few threads; each block is computed in one fixed way, so the result depends on neither.
+A block is a piece of one large tensor, or several small tensors together, of one dtype. Rules see it as rows, one per
+model; memory is O(block), whatever the models' size and number. numpy releases the GIL in these loops, so blocks are
+shared out to a few threads; each block is computed in one fixed way, so the result depends on neither.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+S = TypeVar("S")
+T = TypeVar("T")
 BLOCK = 1 << 16  # elements: a float64 row is 512 KiB
 THREADS = max(1, min(4, os.cpu_count() or 1))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """Elements `start` to `stop` (of the flattened tensors) of the tensors `first` to `last`, which are of one dtype.
 
@@ -59,14 +61,26 @@ def blocks(model: Sequence[Array], size: int = BLOCK) -> list[Block]:
 def gather(model: Sequence[Array], block: Block, row: Array) -> None:
     """Copy a block of a model into a float64 row of `block.size` elements."""
     if block.first == block.last:
-        np.copyto(row, model[block.first].reshape(-1)[block.start : block.stop], casting="unsafe")
-        return
-    parts = [array.reshape(-1) for array in model[block.first : block.last + 1]]
-    np.concatenate(parts, out=row, casting="unsafe")
+        np.copyto(row, _pieces(model, block)[0], casting="unsafe")
+    else:
+        np.concatenate(_pieces(model, block), out=row, casting="unsafe")
+
+
+def gather_rows(models: Sequence[Sequence[Array]], block: Block, rows: Array) -> None:
+    """Copy a block of each model into a row of its own, in the dtype of `rows`; what is left of a row becomes 0."""
+    rest = np.zeros(rows.shape[1] - block.size, rows.dtype)
+    parts = [piece for model in models for piece in (*_pieces(model, block), rest)]
+    np.concatenate(parts, out=rows.reshape(-1), casting="unsafe")
+
+
+def _pieces(model: Sequence[Array], block: Block) -> list[Array]:
+    if block.first == block.last:
+        return [model[block.first].reshape(-1)[block.start : block.stop]]
+    return [array.reshape(-1) for array in model[block.first : block.last + 1]]
 
 
 def scatter(row: Array, block: Block, model: Sequence[Array]) -> None:
-    """Write a float64 row into the block of a model, in the tensors' own dtype (see `settle`)."""
+    """Write a row into the block of a model, in the tensors' own dtype (a float64 row: see `settle`)."""
     at = 0
     for index in range(block.first, block.last + 1):
         flat = model[index].reshape(-1)
@@ -100,16 +114,37 @@ def empty_like(model: Sequence[Array]) -> list[Array]:
     return [np.empty(array.shape, array.dtype) for array in model]
 
 
-def each(found: Sequence[Block], work: Callable[[Block], None]) -> None:
-    """Do `work` for every block, in a few threads when there is enough of it; raises what `work` raises."""
-    if len(found) < 2 * THREADS or THREADS == 1:
-        for block in found:
-            work(block)
-        return
+def copy(model: Sequence[Array], out: Sequence[Array] | None = None) -> list[Array]:
+    """A model of the same bits, in `out` if that is given."""
+    if out is None:
+        return [array.copy() for array in model]
+    for target, array in zip(out, model, strict=True):
+        np.copyto(target, array, casting="no")
+    return list(out)
+
+
+def each(found: Sequence[Block], worker: Callable[[], Callable[[Block], None]]) -> None:
+    """Have every block worked on, in a few threads when there is enough of it.
+
+    A thread calls `worker()` once for the function that it then calls with its blocks: buffers that `worker` makes are
+    used again. Raises what they raise.
+    """
 
     def do(share: Sequence[Block]) -> None:
+        work = worker()
         for block in share:
             work(block)
 
+    threads = THREADS if len(found) >= 2 * THREADS else 1
+    for _ in in_threads(do, [found[i::threads] for i in range(threads)]):
+        pass
+
+
+def in_threads(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """What `work` makes of each item, in the order of the items; done in a few threads when there are several."""
+    given = list(items)
+    if len(given) < 2 or THREADS == 1:
+        yield from map(work, given)
+        return
     with ThreadPoolExecutor(THREADS, thread_name_prefix="aggregation") as pool:
-        list(pool.map(do, [found[i::THREADS] for i in range(THREADS)]))
+        yield from pool.map(work, given)

@@ -1,12 +1,15 @@
 """One aggregation, from stored updates to a stored model: a pure function of the store's views and explicit state.
 
-It runs in a thread. An engine that spreads over machines replaces this call and the store, and nothing else.
+The new model is written where the store wants it, so that it may be larger than memory. It runs in a thread. An engine
+that spreads over machines replaces this call and the store, and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from . import wire
 from .aggregation import State, View
@@ -50,15 +53,24 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
         for share in job.shares
     ]
     factors = [share.factor for share in job.shares]
-    aggregate, aggregator_state = job.plan.aggregator.aggregate(views, factors, job.aggregator_state)
-    arrays, optimizer_state = job.plan.optimizer.step(before, aggregate, trainable, job.optimizer_state)
-    tensors = [Tensor(old.name, array, old.trainable) for old, array in zip(parent, arrays, strict=True)]
-    try:
-        check_finite(tensors)
-    except NonFiniteUpdate as error:
-        raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
-    model = store_model(store, tensors, job.plan.encoding.down)
-    return Made(model, Spec.of(tensors), (aggregator_state, optimizer_state), clock() - started)
+    with store.draft(wire.length(wire.encode(parent))) as draft:
+        room = wire.lay_out(parent, draft.buffer)
+        aggregate, aggregator_state = job.plan.aggregator.aggregate(views, factors, job.aggregator_state, room)
+        arrays, optimizer_state = job.plan.optimizer.step(before, aggregate, trainable, job.optimizer_state)
+        tensors = [Tensor(old.name, array, old.trainable) for old, array in zip(parent, arrays, strict=True)]
+        spec = Spec.of(parent)
+        spec.check(tensors)
+        try:
+            check_finite(tensors)
+        except NonFiniteUpdate as error:
+            raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
+        for target, array in zip(room, arrays, strict=True):
+            if target is not array:  # a rule or an optimizer that makes arrays of its own
+                np.copyto(target, array)
+        model = ModelInfo(wire.digest([draft.buffer]), len(draft.buffer))
+        draft.keep(model.digest)
+        model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down))
+    return Made(model, spec, (aggregator_state, optimizer_state), clock() - started)
 
 
 def store_model(store: ModelStore, tensors: Sequence[Tensor], down: str = PLAIN) -> ModelInfo:
@@ -74,6 +86,6 @@ def store_coded(store: ModelStore, tensors: Sequence[Tensor], down: str) -> Mode
 
 def _store(store: ModelStore, tensors: Sequence[Tensor | Coded]) -> ModelInfo:
     parts = wire.encode(tensors)
-    model = ModelInfo(wire.digest(parts), sum(memoryview(part).nbytes for part in parts))
+    model = ModelInfo(wire.digest(parts), wire.length(parts))
     store.publish(model.digest, parts)
     return model

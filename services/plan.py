@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from . import termination
 from .aggregation import RULES, Aggregator
+from .aggregation.base import min_updates
 from .config import Encoding, RunConfig, nearest
 from .errors import InvalidConfig, UnknownModel
 from .optimizers import OPTIMIZERS, ServerOptimizer
 from .rounds import ModelInfo
 from .scaling import SCALERS, Scaler
 from .scheduling import SCHEDULERS, Scheduler
-from .selection import SELECTORS, Selector
+from .selection import SELECTORS, Selector, target_count
 
 T = TypeVar("T")
 
@@ -34,7 +36,9 @@ class Plan:
 def plan(config: RunConfig) -> Plan:
     """The parts that `config` names; raises InvalidConfig with the known names or parameters."""
     termination.check(config.termination, evaluates=config.evaluation.every > 0)
-    return check_names(config)
+    parts = check_names(config)
+    _check_updates(config, parts.aggregator)
+    return parts
 
 
 def check_names(config: RunConfig) -> Plan:
@@ -49,6 +53,21 @@ def check_names(config: RunConfig) -> Plan:
         aggregator=_make("aggregation_rule", RULES, config.aggregation_rule, "aggregation", config.aggregation),
         optimizer=_make("server_optimizer", OPTIMIZERS, config.server_optimizer, "optimizer", config.optimizer),
     )
+
+
+def _check_updates(config: RunConfig, rule: Aggregator) -> None:
+    """Refuse a run whose first round may begin with fewer learners than the rule needs updates."""
+    needed, quorum, ratio = min_updates(rule), config.schedule.min_updates, config.selection.participation_ratio
+    smallest = target_count(max(1, quorum, config.min_learners), ratio, quorum)
+    if smallest < needed:
+        keys = ["schedule.min_updates"] if ratio < 1 else ["min_learners", "schedule.min_updates"]
+        raise InvalidConfig(
+            f"aggregation_rule: {rule} needs {needed} learners a round, but a round may begin with {smallest}: set"
+            f" {' or '.join(keys)} to at least {needed}",
+            key=keys[0],
+            expected=needed,
+            got=smallest,
+        )
 
 
 def initial_model(config: RunConfig, held: Callable[[str], ModelInfo | None]) -> ModelInfo | None:
@@ -70,6 +89,13 @@ def _make(
 ) -> T:
     if name not in registry:
         raise InvalidConfig(f"{key}: there is no {name!r}{nearest(name, registry)}", key=key, got=name)
+    missing = [
+        one.name
+        for one in inspect.signature(registry[name]).parameters.values()
+        if one.default is one.empty and not one.kind.name.startswith("VAR") and one.name not in (parameters or {})
+    ]
+    if missing:
+        raise InvalidConfig(f"{table}: {name} needs {', '.join(missing)}", key=table)
     try:
         return registry[name](**(parameters or {}))
     except (TypeError, ValueError) as error:

@@ -168,6 +168,32 @@ def _framed(
     return frame
 
 
+def lay_out(tensors: Sequence[Tensor], buffer: memoryview) -> list[Array]:
+    """Write what `encode(tensors)` gives into `buffer`, but for the tensors' data: returns the arrays to put it in.
+
+    They are views of the buffer, of the tensors' dtypes and shapes.
+    """
+    places, at = list[int](), 0
+    for part in encode(tensors):
+        end = at + memoryview(part).nbytes
+        if isinstance(part, bytes):
+            buffer[at:end] = part
+        else:
+            places.append(at)
+        at = end
+    filled = iter(places)
+    models = [np.asarray(tensor.array) for tensor in tensors]
+    return [
+        np.ndarray(one.shape, one.dtype, buffer, next(filled)) if one.nbytes else np.empty(one.shape, one.dtype)
+        for one in models
+    ]
+
+
+def length(parts: Sequence[Buffer]) -> int:
+    """Bytes of the parts together."""
+    return sum(memoryview(part).nbytes for part in parts)
+
+
 class _Frame:
     """Header bytes being collected between buffers that are taken as they are."""
 

@@ -26,13 +26,28 @@ class View:
 
 
 class Aggregator(Protocol):
-    """A rule. `views` come in the order of the learners' names; `factors` are not normalised."""
+    """A rule. `views` come in the order of the learners' names; `factors` are not normalised.
+
+    A rule that means nothing with few updates says how many it needs in an attribute `min_updates`: a run that would
+    begin a round with fewer is refused when it is posted.
+    """
 
     def aggregate(
-        self, views: Sequence[View], factors: Sequence[float], state: State | None
+        self,
+        views: Sequence[View],
+        factors: Sequence[float],
+        state: State | None,
+        out: Sequence[Array] | None = None,
     ) -> tuple[list[Array], State | None]:
-        """The new model (fresh arrays, each tensor's dtype and shape kept) and the state for the next call.
+        """The new model (each tensor's dtype and shape kept) and the state for the next call.
 
-        Raises AggregationFailed when the updates cannot be combined, saying why.
+        The model is written into `out`, arrays of the model's dtypes and shapes, if that is given; a rule may also
+        leave `out` alone. No array shares memory with a view's. Raises AggregationFailed when the updates cannot be
+        combined, saying why.
         """
         ...
+
+
+def min_updates(rule: Aggregator) -> int:
+    """How many updates a rule needs."""
+    return int(getattr(rule, "min_updates", 1))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..blocks import Block, blocks, each, empty_like, gather, scatter, settle
+from ..blocks import Block, blocks, copy, each, empty_like, gather, scatter, settle
 from ..errors import AggregationFailed
 from .base import Array, State, View
 
@@ -22,35 +22,44 @@ class FedAvg:
     """The weighted mean. Integers are rounded half to even, a bool is the weighted majority and a tie is False."""
 
     def aggregate(
-        self, views: Sequence[View], factors: Sequence[float], state: State | None = None
+        self,
+        views: Sequence[View],
+        factors: Sequence[float],
+        state: State | None = None,
+        out: Sequence[Array] | None = None,
     ) -> tuple[list[Array], State | None]:
         """See Aggregator.aggregate; keeps no state. Updates with factor 0 are left out."""
         counted = [(view.arrays, factor) for view, factor in zip(views, factors, strict=True) if factor > 0]
         if not counted:
             raise AggregationFailed("no update has a scaling factor above 0: there is nothing to average")
-        return mean([arrays for arrays, _ in counted], [factor for _, factor in counted]), state
+        return mean([arrays for arrays, _ in counted], [factor for _, factor in counted], out), state
 
 
-def mean(models: Sequence[Sequence[Array]], factors: Sequence[float]) -> list[Array]:
-    """Weighted mean of models of the same dtypes and shapes, which it keeps; `factors` > 0, of any scale."""
+def mean(
+    models: Sequence[Sequence[Array]], factors: Sequence[float], out: Sequence[Array] | None = None
+) -> list[Array]:
+    """Weighted mean of models of the same dtypes and shapes, which it keeps; `factors` > 0, of any scale.
+
+    It is written into `out` if that is given.
+    """
     if len(models) == 1:
-        return [array.copy() for array in models[0]]
-    out = empty_like(models[0])
+        return copy(models[0], out)
+    made = empty_like(models[0]) if out is None else list(out)
     shares, whole = _shares(factors), _whole(factors)
 
     def average(block: Block) -> None:
         total, term = np.empty(block.size), np.empty(block.size)
-        dtype = out[block.first].dtype
+        dtype = made[block.first].dtype
         gather(models[0], block, total)
         if dtype.kind == "f" or dtype.kind == "V":  # V: bfloat16
             _weighted_sum(models, shares, block, total, term)
         else:
             _exact_mean(models, whole, block, total, term, around_first=dtype.kind != "b")
         settle(total, dtype)
-        scatter(total, block, out)
+        scatter(total, block, made)
 
-    each(blocks(out), average)
-    return out
+    each(blocks(made), lambda: average)
+    return made
 
 
 def _weighted_sum(

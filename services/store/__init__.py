@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..config import ModelStoreConfig, nearest
 from ..errors import InvalidConfig
-from .base import ModelStore, StoreFactory
+from .base import Draft, ModelStore, StoreFactory, buffered
 from .disk import OnDisk
 from .memory import InMemory
 
@@ -23,4 +23,4 @@ def open_store(config: ModelStoreConfig, folder: Path) -> ModelStore:
     return STORES[config.model_store](config, folder)
 
 
-__all__ = ["STORES", "InMemory", "ModelStore", "OnDisk", "open_store"]
+__all__ = ["STORES", "Draft", "InMemory", "ModelStore", "OnDisk", "buffered", "open_store"]

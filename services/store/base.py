@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
 
 from ..config import ModelStoreConfig
+from ..memory import allocate
 
 Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Room for a document that is written in place."""
+
+    buffer: memoryview  # writable; not to be written to after `keep`
+    keep: Callable[[str], None]  # hold it under a key, as `publish` would
+
+
+@contextmanager
+def buffered(size: int, publish: Callable[[str, Sequence[Buffer]], None]) -> Iterator[Draft]:
+    """A draft for a store whose documents cannot be written in place: a buffer that is published when it is kept."""
+    buffer = allocate(size)
+    yield Draft(buffer, lambda key: publish(key, [buffer]))
 
 
 class ModelStore(Protocol):
@@ -27,6 +45,13 @@ class ModelStore(Protocol):
 
     def publish(self, key: str, parts: Sequence[Buffer]) -> None:
         """The same for a model that many will read: `file` may then give it to sendfile."""
+        ...
+
+    def draft(self, size: int) -> AbstractContextManager[Draft]:
+        """Room for `size` > 0 bytes, so that a large document is never held in memory beside the store.
+
+        What was not kept is gone at the end of the `with`.
+        """
         ...
 
     def file(self, key: str) -> BinaryIO | None:

@@ -6,17 +6,18 @@ import errno
 import mmap
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from ..errors import DiskFull, StoreUnavailable, UnknownModel
-from .base import Buffer
+from .base import Buffer, Draft
 from .lineage import Lineage
 
 KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 UNFINISHED = ".part"
+ZEROS = bytes(1 << 20)
 
 
 class OnDisk:
@@ -36,20 +37,20 @@ class OnDisk:
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """See ModelStore.put."""
         target = self._path(key)
-        unfinished = target.with_name(f"{key}.{os.urandom(6).hex()}{UNFINISHED}")
-        try:
-            with unfinished.open("wb") as file:
+        with self._unfinished() as path:
+            with path.open("wb") as file:
                 for part in parts:
                     file.write(part)
-            unfinished.replace(target)
-        except BaseException as error:
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            if not isinstance(error, OSError):
-                raise
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(f"no space left in {self.folder}: free some, the call may be repeated") from error
-            raise StoreUnavailable(f"cannot write to {self.folder}: {error.strerror}") from error
+            path.replace(target)
+
+    @contextmanager
+    def draft(self, size: int) -> Iterator[Draft]:
+        """See ModelStore.draft. The file is mapped, so that what is written can leave memory for the disk."""
+        with self._unfinished() as path:
+            with path.open("w+b") as file:
+                _reserve(file, size)
+                mapping = mmap.mmap(file.fileno(), size)
+            yield Draft(memoryview(mapping), lambda key: self._keep(path, key))
 
     def publish(self, key: str, parts: Sequence[Buffer]) -> None:
         """See ModelStore.publish."""
@@ -98,7 +99,38 @@ class OnDisk:
     def close(self) -> None:
         """See ModelStore.close."""
 
+    @contextmanager
+    def _unfinished(self) -> Iterator[Path]:
+        """A name for a file that is gone at the end, unless it was renamed; raises what the store raises."""
+        path = self.folder / f"{os.urandom(12).hex()}{UNFINISHED}"
+        try:
+            yield path
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"no space left in {self.folder}: free some, the call may be repeated") from error
+            raise StoreUnavailable(f"cannot write to {self.folder}: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _keep(self, path: Path, key: str) -> None:
+        path.replace(self._path(key))
+
     def _path(self, key: str) -> Path:
         if not KEY.fullmatch(key):
             raise UnknownModel(f"{key!r} cannot be a model's key", model=key)
         return self.folder / key
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Take the room now: a process that writes to a mapping for which there is no room left on the disk is killed."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                raise
+    for at in range(0, size, len(ZEROS)):
+        file.write(ZEROS[: size - at])
+    file.flush()

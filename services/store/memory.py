@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, ClassVar
 
 from ..errors import UnknownModel
-from .base import Buffer
+from .base import Buffer, Draft, buffered
 from .lineage import Lineage
 
 SHARED = 256 * 1024  # bytes: from here on sendfile is worth a file
@@ -34,14 +35,30 @@ class InMemory:
     def publish(self, key: str, parts: Sequence[Buffer]) -> None:
         """See ModelStore.publish. A large model lives in a file in memory, where the system has such files (Linux)."""
         size = sum(memoryview(part).nbytes for part in parts)
-        if size < SHARED or not hasattr(os, "memfd_create"):
+        if not _worth_a_file(size):
             self.put(key, parts)
             return
-        file = os.fdopen(os.memfd_create(key), "w+b", buffering=0)
-        for part in parts:
-            _write_all(file, memoryview(part).cast("B"))
-        self._files[key] = file
-        self._blobs[key] = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+        with os.fdopen(os.memfd_create(key), "w+b", buffering=0) as file:
+            for part in parts:
+                _write_all(file, memoryview(part).cast("B"))
+            self._keep(key, file, memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)))
+
+    @contextmanager
+    def draft(self, size: int) -> Iterator[Draft]:
+        """See ModelStore.draft."""
+        if not _worth_a_file(size):
+            with buffered(size, self.put) as draft:
+                yield draft
+            return
+        with os.fdopen(os.memfd_create("draft"), "w+b", buffering=0) as file:
+            file.truncate(size)
+            mapped = memoryview(mmap.mmap(file.fileno(), size))
+            yield Draft(mapped, lambda key: self._keep(key, file, mapped))
+
+    def _keep(self, key: str, file: BinaryIO, mapped: memoryview) -> None:
+        self.drop(key)
+        self._files[key] = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
+        self._blobs[key] = mapped.toreadonly()
 
     def file(self, key: str) -> BinaryIO | None:
         """See ModelStore.file."""
@@ -79,6 +96,10 @@ class InMemory:
         """See ModelStore.close."""
         for key in list(self._blobs):
             self.drop(key)
+
+
+def _worth_a_file(size: int) -> bool:
+    return size >= SHARED and hasattr(os, "memfd_create")
 
 
 def _write_all(file: BinaryIO, data: memoryview) -> None:

@@ -26,6 +26,9 @@ NAMED = {
     "server_optimizer": OPTIMIZERS,
 }
 
+KRUM = {"min_learners": 5, "aggregation": {"num_byzantine": 1}}
+NEEDS: dict[str, dict[str, Any]] = {"Krum": KRUM, "MultiKrum": KRUM}  # what a part cannot do without
+
 
 def configured(**given: Any) -> RunConfig:
     """A configuration that can end."""
@@ -46,7 +49,7 @@ def test_the_defaults_make_a_plan() -> None:
 def test_every_registered_name_can_be_configured(key: str) -> None:
     """A name that is in the registry is one that a user may type."""
     for name in NAMED[key]:  # type: ignore[attr-defined]
-        assert plan(configured(**{key: name}))
+        assert plan(configured(**{key: name}, **NEEDS.get(name, {})))
 
 
 @pytest.mark.parametrize("key", NAMED)
@@ -85,6 +88,65 @@ def test_a_run_that_cannot_end_is_refused_but_defaults_may_be_open() -> None:
     with pytest.raises(InvalidConfig, match="no signal"):
         plan(resolve({}, {}))
     assert check_names(resolve({}, {})).aggregator == RULES["FedAvg"]()
+
+
+def test_a_parameter_that_the_part_needs_is_named() -> None:
+    """A rule that cannot guess a number says which."""
+    with pytest.raises(InvalidConfig, match="aggregation: Krum needs num_byzantine"):
+        plan(configured(aggregation_rule="Krum"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters"),
+    [
+        ("TrimmedMean", {"trim_ratio": 0.5}),
+        ("TrimmedMean", {"trim_ratio": -0.1}),
+        ("TrimmedMean", {"trim_ratio": True}),
+        ("TrimmedMean", {"trim_ratio": "0.1"}),
+        ("Krum", {"num_byzantine": -1}),
+        ("Krum", {"num_byzantine": 1.0}),
+        ("MultiKrum", {"num_byzantine": 1, "num_selected": 0}),
+        ("MultiKrum", {"num_byzantine": True}),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(rule: str, parameters: dict[str, Any]) -> None:
+    """The sentence names the rule, the parameter and the value."""
+    name, value = list(parameters.items())[-1]
+    with pytest.raises(InvalidConfig, match=f"aggregation: {rule} does not take .*{name} must be .* got {value!r}"):
+        plan(configured(aggregation_rule=rule, aggregation=parameters, min_learners=100))
+
+
+def krum(num_byzantine: int, **given: Any) -> RunConfig:
+    """A run of Krum."""
+    return configured(aggregation_rule="Krum", aggregation={"num_byzantine": num_byzantine}, **given)
+
+
+def test_a_rule_gets_the_updates_that_it_needs() -> None:
+    """Krum with f = 2 needs 2·2 + 3 = 7 learners: a run that may begin a round with 6 is refused, saying so."""
+    with pytest.raises(
+        InvalidConfig, match=r"needs 7 learners a round, but .* begin with 6: set min_learners"
+    ) as caught:
+        plan(krum(2, min_learners=6))
+    assert caught.value.values == {"key": "min_learners", "expected": 7, "got": 6}
+    assert plan(krum(2, min_learners=7))
+    assert plan(krum(2, schedule={"min_updates": 7}))
+    many = {"num_byzantine": 2, "num_selected": 9}
+    with pytest.raises(InvalidConfig, match="needs 9 learners"):
+        plan(configured(aggregation_rule="MultiKrum", aggregation=many, min_learners=8))
+
+
+def test_a_share_of_the_learners_may_be_too_few() -> None:
+    """Of 12 learners half are 6; of 13 half are 7. A quorum of 7 is enough whatever the share is."""
+    half = {"participation_ratio": 0.5}
+    with pytest.raises(InvalidConfig, match=r"begin with 6: set schedule.min_updates to at least 7"):
+        plan(krum(2, min_learners=12, selection=half))
+    assert plan(krum(2, min_learners=13, selection=half))
+    assert plan(krum(2, selection=half, schedule={"min_updates": 7}))
+
+
+def test_a_controllers_defaults_need_no_learners() -> None:
+    """Defaults may name a rule whose number of learners the run will say."""
+    assert check_names(resolve({}, {"aggregation_rule": "Krum", "aggregation": {"num_byzantine": 3}}))
 
 
 def test_an_initial_model_must_have_been_put() -> None:

@@ -84,6 +84,38 @@ def test_a_view_outlives_its_key(opened: Opener) -> None:
     assert bytes(view) == b"first" * 1000
 
 
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_a_document_can_be_written_in_place(opened: Opener, size: int) -> None:
+    """A draft's buffer is of the size that was asked for, and what is in it when it is kept is held under the key."""
+    store = opened()
+    store.put("a", [b"before"])
+    with store.draft(size) as draft:
+        assert len(draft.buffer) == size
+        draft.buffer[:] = bytes([7]) * size
+        assert bytes(store.get("a")) == b"before"
+        draft.keep("a")
+    view = store.get("a")
+    assert bytes(view) == bytes([7]) * size
+    assert view.readonly
+    if file := store.file("a"):
+        with file:
+            assert file.read() == view
+    store.drop("a")
+    assert held(store, "a") == []
+    assert bytes(view) == bytes([7]) * size
+
+
+def test_a_draft_that_is_not_kept_is_gone(opened: Opener, tmp_path: Path) -> None:
+    """Nothing is left of it, also when the writer fails."""
+    store = opened()
+    before = list(tmp_path.rglob("*"))
+    with store.draft(1 << 20) as draft:
+        draft.buffer[:1] = b"x"
+    with pytest.raises(ZeroDivisionError), store.draft(1 << 20):
+        _ = 1 / 0
+    assert list(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("length", "kept"),
     [(0, ["k1", "k2", "k3", "k4"]), (1, ["k4"]), (2, ["k3", "k4"]), (3, ["k2", "k3", "k4"])],

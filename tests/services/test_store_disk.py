@@ -77,6 +77,20 @@ def test_a_full_disk_is_told_and_recovers_by_itself(small_disk: Path) -> None:
     assert len(store.get("second")) == MIB * 3 // 4
 
 
+def test_a_draft_takes_its_room_at_once(small_disk: Path) -> None:
+    """A disk that is too small for a draft says so before a byte is written, and nothing is left of it."""
+    store = OnDisk(small_disk / "models")
+    with pytest.raises(DiskFull, match="no space left"), store.draft(2 * MIB):
+        raise AssertionError("there is no room")
+    assert files(small_disk / "models") == []
+    with store.draft(MIB // 2) as draft:
+        draft.buffer[:] = bytes([1]) * (MIB // 2)
+        with pytest.raises(DiskFull):
+            store.put("other", [bytes(MIB * 3 // 4)])
+        draft.keep("a")
+    assert files(small_disk / "models") == ["a"]
+
+
 def test_a_read_only_disk_is_told_and_still_read(small_disk: Path) -> None:
     """StoreUnavailable for a write; what is there can be read."""
     store = OnDisk(small_disk / "models")

@@ -1,0 +1,43 @@
+"""TrimmedMean: of every coordinate the mean without its extreme values (Yin et al. 2018, arXiv:1803.01498)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import AggregationFailed
+from .base import Array, State, View
+from .order import middle_mean
+
+
+@dataclass(frozen=True)
+class TrimmedMean:
+    """Leaves out the floor(`trim_ratio` x updates) smallest and as many of the largest values of each coordinate.
+
+    With few updates that may be none: 0.1 of 9. Every update counts the same: scaling factors are ignored.
+    """
+
+    trim_ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless something remains of any number of updates."""
+        ratio = self.trim_ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 0.5:
+            raise ValueError(f"trim_ratio must be at least 0 and below 0.5, got {ratio!r}")
+
+    def trimmed(self, count: int) -> int:
+        """How many values of `count` go at each end."""
+        return min(math.floor(self.trim_ratio * count + 1e-9), (count - 1) // 2)  # 0.29 x 100 is 28.999999999999996
+
+    def aggregate(
+        self,
+        views: Sequence[View],
+        factors: Sequence[float],
+        state: State | None = None,
+        out: Sequence[Array] | None = None,
+    ) -> tuple[list[Array], State | None]:
+        """See Aggregator.aggregate; keeps no state. An update whose factor is 0 counts too."""
+        if not views:
+            raise AggregationFailed("there is no update to take the trimmed mean of")
+        return middle_mean([view.arrays for view in views], self.trimmed(len(views)), out), state

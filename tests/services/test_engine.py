@@ -1,0 +1,128 @@
+"""One aggregation over stored updates: the same document whatever the store, and nothing left when it fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from services import ModelStoreConfig, wire
+from services.aggregation import RULES, State, View
+from services.checks import Spec
+from services.config import resolve
+from services.engine import Made, aggregate, store_model
+from services.errors import AggregationFailed, ShapeMismatch
+from services.federation import Aggregation, Share
+from services.plan import plan
+from services.store import STORES, ModelStore, OnDisk, open_store
+from services.wire import Tensor
+from tests.services.arrays import Array, joined
+
+NEEDS = {"Krum": {"num_byzantine": 1}, "MultiKrum": {"num_byzantine": 1}}
+every_rule = pytest.mark.parametrize("rule", RULES)
+
+
+def model(value: float) -> list[Tensor]:
+    """Tensors of several dtypes, an empty one and one that is not trained; large enough for a file in memory."""
+    return [
+        Tensor("large", np.full((300, 301), value, np.float32)),
+        Tensor("empty", np.zeros((0, 3), np.float64)),
+        Tensor("half", np.full(7, value, ml_dtypes.bfloat16)),
+        Tensor("count", np.array(int(value)), False),
+        Tensor("mask", np.array([value > 2, True])),
+        Tensor("none", np.zeros(0, np.int8)),
+    ]
+
+
+def job(store: ModelStore, rule: str = "FedAvg", values: Sequence[float] = (1, 2, 3, 4, 5)) -> Aggregation:
+    """An aggregation of updates that hold these values, in the store."""
+    shares = []
+    for i, value in enumerate(values):
+        store.put(f"update-{i}", wire.encode(model(value), {"loss": 1.0}, {"num_training_examples": 1}))
+        shares.append(Share(f"learner-{i}", f"update-{i}", 1.0, {}, {}))
+    config = {"aggregation_rule": rule, "aggregation": NEEDS.get(rule, {}), "min_learners": 5}
+    parts = plan(resolve({"termination": {"federation_rounds": 1}}, config))
+    return Aggregation("run", 1, store_model(store, model(0)), tuple(shares), parts, None, None)
+
+
+def run(one: Aggregation, store: ModelStore) -> Made:
+    """Do it."""
+    return aggregate(one, store, time.perf_counter)
+
+
+@pytest.fixture(params=list(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
+    """Each store of the registry."""
+    return open_store(ModelStoreConfig(request.param), tmp_path)
+
+
+@every_rule
+def test_the_document_is_the_encoded_model(rule: str, store: ModelStore) -> None:
+    """What is stored is what `encode` makes of the rule's model, under its digest, whatever the store."""
+    one = job(store, rule)
+    made = run(one, store)
+    models = [model(value) for value in (1, 2, 3, 4, 5)]
+    flags, before = [tensor.trainable for tensor in models[0]], [tensor.array for tensor in model(0)]
+    views = [View(str(i), [tensor.array for tensor in tensors], before, flags) for i, tensors in enumerate(models)]
+    arrays, _ = one.plan.aggregator.aggregate(views, [1.0] * 5, None)
+    want = joined(wire.encode([Tensor(t.name, array, t.trainable) for t, array in zip(model(0), arrays, strict=True)]))
+    assert (made.model.digest, made.model.size) == (wire.digest([want]), len(want))
+    assert bytes(store.get(made.model.digest)) == want
+    assert made.spec == Spec.of(model(0))
+
+
+@dataclass(frozen=True)
+class OfItsOwn:
+    """A rule that leaves the given room alone."""
+
+    make: Callable[[Sequence[Array]], list[Array]]
+
+    def aggregate(
+        self,
+        views: Sequence[View],
+        factors: Sequence[float],
+        state: State | None,
+        out: Sequence[Array] | None = None,
+    ) -> tuple[list[Array], State | None]:
+        """See Aggregator.aggregate."""
+        return self.make(views[0].arrays), {"calls": 1}
+
+
+def with_rule(one: Aggregation, make: Callable[[Sequence[Array]], list[Array]]) -> Aggregation:
+    """The same aggregation by a rule that makes arrays of its own."""
+    return replace(one, plan=replace(one.plan, aggregator=OfItsOwn(make)))
+
+
+def test_a_rule_may_make_arrays_of_its_own(store: ModelStore) -> None:
+    """They are copied into the document; its state is handed back."""
+    one = with_rule(job(store), lambda arrays: [array.copy() for array in arrays])
+    made = run(one, store)
+    assert bytes(store.get(made.model.digest)) == joined(wire.encode(model(1)))
+    assert made.states == ({"calls": 1}, None)
+
+
+def test_other_tensors_than_the_models_are_refused(store: ModelStore) -> None:
+    """A rule cannot change a shape or dtype unseen."""
+    one = with_rule(job(store), lambda arrays: [array.astype(np.float64) for array in arrays])
+    with pytest.raises(ShapeMismatch, match="tensor 'large': expected dtype float32"):
+        run(one, store)
+
+
+@every_rule
+def test_what_fails_leaves_nothing(rule: str, tmp_path: Path) -> None:
+    """Too few updates, or a model that is not finite: a reason, and no file that was not there before."""
+    store = OnDisk(tmp_path)
+    one = replace(job(store, rule), shares=())
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(AggregationFailed):
+        run(one, store)
+    infinite = with_rule(job(store), lambda arrays: [np.full_like(arrays[0], np.inf), *arrays[1:]])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(AggregationFailed, match="the aggregate is not finite: tensor 'large'"):
+        run(infinite, store)
+    assert sorted(tmp_path.iterdir()) == before
