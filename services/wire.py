@@ -10,103 +10,22 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-import ml_dtypes
 import msgpack
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from .errors import InvalidUpdate, MalformedUpdate, TooLarge
 from .memory import allocate
+from .tensors import DTYPES, NAMES, PLAIN, Array, Buffer, Coded, Document, Parsed, Scalar, Tensor, name_tensors
 
 MEDIA_TYPE = "application/vnd.msgpack"
 ALIGNMENT = 64  # bytes: tensor data begins on such a boundary of the document
 MAX_TENSORS = 100_000
 MAX_TENSOR_BYTES = 2**32 - 1  # what a MessagePack bin can hold
 MAX_DIMENSIONS = 32
-PLAIN = "none"  # the encoding that is none: a tensor's own bytes
-
-Buffer = bytes | bytearray | memoryview
-Array = NDArray[Any]
-Scalar = str | bool | int | float | None
-
-_CODES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
-DTYPES: dict[str, np.dtype[Any]] = {np.dtype(code).name: np.dtype(f"<{code}") for code in _CODES}
-DTYPES["bfloat16"] = np.dtype(ml_dtypes.bfloat16)
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-class Tensor(NamedTuple):
-    """A named array of the model; `trainable` False for buffers such as BatchNorm's running statistics."""
-
-    name: str
-    array: Array
-    trainable: bool = True
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the elements."""
-        return self.array.dtype
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Sizes of the dimensions."""
-        return self.array.shape
-
-
-class Coded(NamedTuple):
-    """What travels in the place of a tensor of this name, dtype and shape."""
-
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    encoding: str  # a name of encoding.CODECS
-    data: memoryview  # bytes
-    delta: bool = False  # the tensor is this and the one of the model that the task named
-    scale: float | None = None
-    indices: memoryview | None = None  # bytes
-    trainable: bool = True
-
-
-@dataclass(frozen=True, eq=False)
-class Parsed:
-    """A weights document as it was sent. Its arrays are views of the buffer that it was read from."""
-
-    tensors: tuple[Tensor | Coded, ...]
-    metrics: dict[str, float | None] = field(default_factory=dict)
-    metadata: dict[str, Scalar] = field(default_factory=dict)
-    extra: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Document(Parsed):
-    """A weights document of plain tensors."""
-
-    tensors: tuple[Tensor, ...]
-
-    @property
-    def arrays(self) -> list[Array]:
-        """The tensors' arrays, in the model's order."""
-        return [tensor.array for tensor in self.tensors]
-
-
-def name_tensors(
-    arrays: Sequence[Array], names: Sequence[str] | None = None, trainable: Sequence[bool] | None = None
-) -> tuple[Tensor, ...]:
-    """Tensors of plain arrays; without names they are called "0", "1", …; raises InvalidUpdate when counts differ."""
-    labels = [str(i) for i in range(len(arrays))] if names is None else list(names)
-    flags = [True] * len(arrays) if trainable is None else list(trainable)
-    if not len(labels) == len(flags) == len(arrays):
-        raise InvalidUpdate(
-            f"{len(arrays)} arrays, but {len(labels)} names and {len(flags)} trainable flags",
-            expected=len(arrays),
-            got=len(labels),
-        )
-    return tuple(Tensor(n, np.asarray(a), bool(t)) for n, a, t in zip(labels, arrays, flags, strict=True))
 
 
 # ---- encoding
@@ -173,19 +92,15 @@ def lay_out(tensors: Sequence[Tensor], buffer: memoryview) -> list[Array]:
 
     They are views of the buffer, of the tensors' dtypes and shapes.
     """
-    places, at = list[int](), 0
-    for part in encode(tensors):
+    frame, at = _framed(tensors, None, None, None), 0
+    for part in frame.parts:
         end = at + memoryview(part).nbytes
-        if isinstance(part, bytes):
+        if isinstance(part, bytes):  # a header
             buffer[at:end] = part
-        else:
-            places.append(at)
         at = end
-    filled = iter(places)
-    models = [np.asarray(tensor.array) for tensor in tensors]
     return [
-        np.ndarray(one.shape, one.dtype, buffer, next(filled)) if one.nbytes else np.empty(one.shape, one.dtype)
-        for one in models
+        np.ndarray(one.shape, one.dtype, buffer, place) if one.array.nbytes else np.empty(one.shape, one.dtype)
+        for one, place in zip(tensors, frame.places, strict=True)
     ]
 
 
@@ -405,3 +320,27 @@ def _array(raw: _Tensor, dtype: np.dtype[Any]) -> Tensor:
     except (ValueError, TypeError) as error:  # an empty tensor whose other dimensions overflow
         raise MalformedUpdate(f"tensor {raw.name!r}: shape {raw.shape}: {error}", tensor=raw.name) from error
     return Tensor(raw.name, array, raw.trainable)
+
+
+__all__ = [
+    "DTYPES",
+    "MEDIA_TYPE",
+    "NAMES",
+    "PLAIN",
+    "Array",
+    "Buffer",
+    "Coded",
+    "Document",
+    "Parsed",
+    "Scalar",
+    "Tensor",
+    "decode",
+    "digest",
+    "encode",
+    "lay_out",
+    "length",
+    "name_tensors",
+    "parse",
+    "plain",
+    "reserve",
+]

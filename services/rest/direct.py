@@ -18,6 +18,7 @@ from .exchange import Answer, Download, Request
 PIECE = 1 << 20  # bytes in one system call: larger gains nothing
 JOINED = 1 << 16  # small parts are sent together up to this size
 HEAD_LIMIT = 1 << 16  # bytes of an answer's head
+BODY_LIMIT = 1 << 28  # bytes of an answer that is no download: JSON
 
 
 class NotPlain(Exception):
@@ -219,6 +220,8 @@ class Connection(asyncio.BufferedProtocol):
         if not length.isdigit():
             return self._fail(NotPlain("an answer without a declared length"))
         size = 0 if bodiless else int(length)
+        if self._request.into is None and size > BODY_LIMIT:
+            return self._fail(NotPlain("an answer of more bytes than any of this contract"))
         got = min(self._got - start, size)
         if self._request.into is not None and self._status in (200, 206):
             sink = self._request.into
