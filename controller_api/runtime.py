@@ -40,7 +40,7 @@ from .webhooks import Webhooks
 T = TypeVar("T")
 log = structlog.get_logger("controller")
 UPLOADED_KEPT = 8  # newest models that an operator put and no run uses yet
-QUIET_EVENTS = ("task-progress", "task-offered", "run-state")  # not worth a line in the process's log
+QUIET_EVENTS = ("task-progress", "task-offered", "update-accepted", "run-state")  # no line in the log
 SHUTDOWN_GRACE_S = 15.0  # how long agents have to hear that the federation is over
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import BinaryIO, ClassVar
 
 from ..errors import UnknownModel
@@ -41,24 +41,13 @@ class InMemory:
         with os.fdopen(os.memfd_create(key), "w+b", buffering=0) as file:
             for part in parts:
                 _write_all(file, memoryview(part).cast("B"))
-            self._keep(key, file, memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)))
+            self.drop(key)
+            self._files[key] = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
+            self._blobs[key] = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
 
-    @contextmanager
-    def draft(self, size: int) -> Iterator[Draft]:
-        """See ModelStore.draft."""
-        if not _worth_a_file(size):
-            with buffered(size, self.put) as draft:
-                yield draft
-            return
-        with os.fdopen(os.memfd_create("draft"), "w+b", buffering=0) as file:
-            file.truncate(size)
-            mapped = memoryview(mmap.mmap(file.fileno(), size))
-            yield Draft(mapped, lambda key: self._keep(key, file, mapped))
-
-    def _keep(self, key: str, file: BinaryIO, mapped: memoryview) -> None:
-        self.drop(key)
-        self._files[key] = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
-        self._blobs[key] = mapped.toreadonly()
+    def draft(self, size: int) -> AbstractContextManager[Draft]:
+        """See ModelStore.draft. Filling fresh pages of a file in memory costs more than one copy into it."""
+        return buffered(size, self.publish)
 
     def file(self, key: str) -> BinaryIO | None:
         """See ModelStore.file."""
