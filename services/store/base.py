@@ -55,7 +55,7 @@ class ModelStore(Protocol):
         ...
 
     def file(self, key: str) -> BinaryIO | None:
-        """A file that holds the bytes, for the caller to close; None when there is none."""
+        """A file that holds the bytes, to be read by offset, for the caller to close; None when there is none."""
         ...
 
     def get(self, key: str) -> memoryview:

@@ -41,6 +41,7 @@ class InMemory:
         with os.fdopen(os.memfd_create(key), "w+b", buffering=0) as file:
             for part in parts:
                 _write_all(file, memoryview(part).cast("B"))
+            file.seek(0)
             self.drop(key)
             self._files[key] = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
             self._blobs[key] = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
