@@ -18,7 +18,6 @@ import msgspec
 import numpy as np
 
 from .errors import InvalidUpdate, MalformedUpdate, TooLarge
-from .memory import allocate
 from .tensors import DTYPES, NAMES, PLAIN, Array, Buffer, Coded, Document, Parsed, Scalar, Tensor, name_tensors
 
 MEDIA_TYPE = "application/vnd.msgpack"
@@ -40,26 +39,6 @@ def encode(
     Raises InvalidUpdate for a dtype that is not of the contract, TooLarge for a tensor of 4 GiB or more.
     """
     return _framed(tensors, metrics, metadata, extra).parts
-
-
-def reserve(document: Parsed) -> tuple[memoryview, list[Array]]:
-    """The same document of plain tensors, in one buffer: what was coded is still to be written, into these arrays."""
-    blank = [Tensor(t.name, np.empty(t.shape, t.dtype), t.trainable) for t in document.tensors]  # never touched
-    frame = _framed(
-        [new if isinstance(old, Coded) else old for old, new in zip(document.tensors, blank, strict=True)],
-        document.metrics,
-        document.metadata,
-        document.extra,
-    )
-    body, at = allocate(frame.size), 0
-    places = frame.places[: len(blank)]
-    gaps = {place for old, place in zip(document.tensors, places, strict=True) if isinstance(old, Coded)}
-    for part in frame.parts:
-        view = memoryview(part).cast("B")
-        if at not in gaps or not isinstance(part, memoryview):  # a header is bytes
-            body[at : at + len(view)] = view
-        at += len(view)
-    return body, [np.ndarray(t.shape, t.dtype, body, place) for t, place in zip(document.tensors, places, strict=True)]
 
 
 def _framed(
@@ -87,20 +66,27 @@ def _framed(
     return frame
 
 
-def lay_out(tensors: Sequence[Tensor], buffer: memoryview) -> list[Array]:
-    """Write what `encode(tensors)` gives into `buffer`, but for the tensors' data: returns the arrays to put it in.
+def lay_out(
+    tensors: Sequence[Tensor],
+    buffer: memoryview,
+    metrics: Mapping[str, float | None] | None = None,
+    metadata: Mapping[str, Scalar] | None = None,
+    extra: Mapping[str, Sequence[Tensor]] | None = None,
+) -> list[Array]:
+    """Write what `encode` gives into `buffer`, but for the tensors' data: returns the arrays to put it in.
 
-    They are views of the buffer, of the tensors' dtypes and shapes.
+    They are views of the buffer, of the tensors' dtypes and shapes; those of `extra` come last.
     """
-    frame, at = _framed(tensors, None, None, None), 0
+    frame, at = _framed(tensors, metrics, metadata, extra), 0
     for part in frame.parts:
         end = at + memoryview(part).nbytes
         if isinstance(part, bytes):  # a header
             buffer[at:end] = part
         at = end
+    every = [*tensors, *(one for group in (extra or {}).values() for one in group)]
     return [
         np.ndarray(one.shape, one.dtype, buffer, place) if one.array.nbytes else np.empty(one.shape, one.dtype)
-        for one, place in zip(tensors, frame.places, strict=True)
+        for one, place in zip(every, frame.places, strict=True)
     ]
 
 
@@ -342,5 +328,4 @@ __all__ = [
     "name_tensors",
     "parse",
     "plain",
-    "reserve",
 ]

@@ -12,7 +12,8 @@ import numpy as np
 
 from .. import wire
 from ..checks import Spec
-from ..wire import PLAIN, Buffer, Coded, Document, Tensor
+from ..memory import allocate
+from ..wire import PLAIN, Buffer, Coded, Document, Parsed, Tensor
 from .base import Array, Values, scratch, spans
 from .codecs import CODECS, check, codec_of, coded, restore, worth_coding
 from .models import array_of
@@ -88,9 +89,21 @@ def decode_update(body: Buffer, spec: Spec, takes: Sequence[str], base: Sequence
         return wire.plain(sent), body
     for one in forms:
         check(one, takes)
-    plain, arrays = wire.reserve(sent)
-    for tensor, model, array in zip(sent.tensors, base, arrays, strict=True):
+    return _made_plain(sent, base)
+
+
+def _made_plain(sent: Parsed, base: Sequence[Array]) -> tuple[Document, memoryview]:
+    """The update as plain tensors, over the one buffer that holds their document."""
+    blank = [Tensor(t.name, np.empty(t.shape, t.dtype), t.trainable) for t in sent.tensors]  # never touched
+    rest = (sent.metrics, sent.metadata, sent.extra)
+    body = allocate(wire.length(wire.encode(blank, *rest)))
+    arrays = wire.lay_out(blank, body, *rest)
+    beside = [tensor for group in sent.extra.values() for tensor in group]
+    models = [*base, *(tensor.array for tensor in beside)]
+    for tensor, model, array in zip((*sent.tensors, *beside), models, arrays, strict=True):
         if isinstance(tensor, Coded):
             restore(tensor, model, array)
-    tensors = tuple(Tensor(t.name, array, t.trainable) for t, array in zip(sent.tensors, arrays, strict=True))
-    return Document(tensors, sent.metrics, sent.metadata, sent.extra), plain
+        else:
+            np.copyto(array, tensor.array)
+    tensors = tuple(tensor._replace(array=array) for tensor, array in zip(blank, arrays, strict=False))
+    return Document(tensors, *rest), body
