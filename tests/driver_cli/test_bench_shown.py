@@ -150,7 +150,8 @@ def test_picture_has_a_line_for_each_size_and_its_floor() -> None:
     assert {"10", "25"} <= set(said)
     axis = plot.Axis(1.0, 100.0, 300)
     assert axis.at(10.0) == pytest.approx(150)
-    assert plot.Axis(0.0, 3.3, 300, logarithmic=False).ticks() == [0, 1, 2, 3]
+    assert plot.Axis(0.7, 30.0, 300).ticks() == pytest.approx([1, 2, 5, 10, 20])
+    assert plot.Axis(0.002, 3.0, 300).ticks() == pytest.approx([0.01, 0.1, 1])
 
 
 def test_page_shows_what_was_measured() -> None:

@@ -70,8 +70,16 @@ def test_what_all_agree_on_comes_back(rule: str) -> None:
 
 
 @every_rule
+def test_room_for_the_model_changes_nothing(rule: str) -> None:
+    """A rule that is given arrays for the result gives the same model, in them or in arrays of its own."""
+    fresh, _ = make(rule).aggregate(views(5), [3, 1, 2, 5, 4], None)
+    got, _ = make(rule).aggregate(views(5), [3, 1, 2, 5, 4], None, [np.full_like(array, 1) for array in fresh])
+    assert octets(got) == octets(fresh)
+
+
+@pytest.mark.parametrize("rule", ["FedAvg", "Krum", "Median", "MultiKrum", "TrimmedMean"])
 def test_the_model_is_written_where_it_is_wanted(rule: str) -> None:
-    """Arrays that the caller gives for the result hold it, the same to the last bit."""
+    """Arrays that the caller gives for the result hold it, the same to the last bit: no model is made beside them."""
     fresh, _ = make(rule).aggregate(views(5), [3, 1, 2, 5, 4], None)
     room = [np.full_like(array, 1) for array in fresh]
     got, _ = make(rule).aggregate(views(5), [3, 1, 2, 5, 4], None, room)
