@@ -53,6 +53,7 @@ def test_interrupted_demo_ends_its_processes(tmp_path: Path, number: signal.Sign
     assert "Traceback" not in said
     assert len(started) == 3
     assert all(map(gone, started))
+    assert (tmp_path / "results.json").exists(), said
     assert json.loads((tmp_path / "results.json").read_text())["run"]["state"] == "stopped"
 
 
