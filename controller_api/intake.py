@@ -29,7 +29,6 @@ from .problems import from_validation
 from .runtime import Runtime
 
 T = TypeVar("T")
-BRIEF = 1 << 18  # bytes that are looked at on the event loop; a larger body goes to a thread
 
 
 async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
@@ -165,4 +164,4 @@ def check_initial(body: memoryview) -> Document:
 
 async def examine(size: int, work: Callable[[], T]) -> T:
     """Run `work` over `size` bytes, off the event loop when that takes long."""
-    return work() if size <= BRIEF else await asyncio.to_thread(work)
+    return work() if size <= INLINE else await asyncio.to_thread(work)

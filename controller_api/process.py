@@ -18,7 +18,6 @@ from .app import create_app
 from .server import Server
 from .settings import Settings
 
-SWITCH_S = 0.0005  # a thread that looks at updates gives way to the event loop after so long, not after 5 ms
 SECRETS = ("enroll_token", "operator_token", "viewer_token")
 
 
@@ -42,7 +41,6 @@ def serve(
 ) -> None:
     """Serve until SIGINT, SIGTERM or the federation's end."""
     start_log(settings)
-    sys.setswitchinterval(SWITCH_S)
     app = create_app(settings, controller_config, model_store_config)
     if settings.open:
         structlog.get_logger("controller").warning(

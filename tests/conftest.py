@@ -131,6 +131,20 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         child.end()
 
 
+def digits_learner(start: Callable[..., Process], url: str, index: int, shares: int, name: str = "learner") -> Process:
+    """The agent `name-<index>` as a process, with that share of the digits."""
+    what = ("-m", "learner_agent", "--controller", url, "--learner", "learner_agent.digits:digits_learner")
+    called = f"{name}-{index}"
+    return start(called, *what, "--name", called, METIS_SHARD=str(index), METIS_NUM_SHARDS=str(shares))
+
+
+def digits_learners(
+    start: Callable[..., Process], url: str, count: int, name: str = "learner", shares: int | None = None
+) -> list[Process]:
+    """The first `count` of them."""
+    return [digits_learner(start, url, index, shares or count, name) for index in range(count)]
+
+
 @dataclass
 class Served:
     """A controller process and its address."""

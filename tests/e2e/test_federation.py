@@ -8,23 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from services.rest import Client
-from tests.conftest import Process, Served, until
+from tests.conftest import Process, Served, digits_learner, digits_learners, until
 
 RUN = {"min_learners": 3, "termination": {"federation_rounds": 5}, "schedule": {"round_deadline_s": 60, "lease_s": 3}}
-
-
-def learners(start: Callable[..., Process], url: str, count: int = 3) -> list[Process]:
-    """Digits learners as processes."""
-    return [
-        start(
-            f"learner-{i}",
-            *("-m", "learner_agent", "--controller", url, "--learner", "learner_agent.digits:digits_learner"),
-            *("--name", f"learner-{i}"),
-            METIS_SHARD=str(i),
-            METIS_NUM_SHARDS=str(count),
-        )
-        for i in range(count)
-    ]
 
 
 async def ended(client: Client) -> bool:
@@ -34,7 +20,7 @@ async def ended(client: Client) -> bool:
 
 async def test_three_learners_train_one_model_on_real_data(start: Callable[..., Process], served: Served) -> None:
     """Five rounds over HTTP reach 0.9 on the digits' test rows, and every round has all three updates."""
-    learners(start, served.url)
+    digits_learners(start, served.url, 3)
     async with Client(served.url) as client:
         await client.start_run(RUN)
         await until(lambda: ended(client), 60)
@@ -50,7 +36,7 @@ async def test_a_killed_learner_does_not_hang_the_run_and_comes_back(
     start: Callable[..., Process], served: Served
 ) -> None:
     """kill -9 in mid-run: the lease lapses, the round closes without it, and the restarted agent takes part again."""
-    running = learners(start, served.url)
+    running = digits_learners(start, served.url, 3)
     async with Client(served.url) as client:
         await client.start_run(RUN | {"termination": {"federation_rounds": 400}})
 
@@ -65,7 +51,7 @@ async def test_a_killed_learner_does_not_hang_the_run_and_comes_back(
             return any(len(one.completed) == 2 and one.state == "closed" for one in await client.rounds())
 
         await until(without, 30)
-        learners(start, served.url)[2:]
+        digits_learner(start, served.url, 2, shares=3)
 
         async def back() -> bool:
             done = [one for one in await client.rounds() if one.state == "closed"]
@@ -82,7 +68,7 @@ async def test_a_learner_that_is_asked_to_end_leaves(
     start: Callable[..., Process], served: Served, number: int
 ) -> None:
     """SIGTERM and SIGINT: the agent leaves the federation and exits 0."""
-    running = learners(start, served.url, 1)
+    running = digits_learners(start, served.url, 1)
     async with Client(served.url) as client:
         await until(client.learners, 20)
         running[0].kill(number)
@@ -92,7 +78,7 @@ async def test_a_learner_that_is_asked_to_end_leaves(
 
 async def test_shutdown_ends_agents_and_controller(start: Callable[..., Process], served: Served) -> None:
     """POST /v1/shutdown: polls answer federation-over, agents and controller exit 0."""
-    running = learners(start, served.url)
+    running = digits_learners(start, served.url, 3)
     async with Client(served.url) as client:
 
         async def all_here() -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services import messages as m
 from services.rest import Client
-from tests.conftest import Process, Served, serve, until
+from tests.conftest import Process, Served, digits_learners, serve, until
 
 FOREIGN = Path(__file__).with_name("foreign_learner.py")
 DIGITS = Path(__file__).parents[2] / "learner_agent" / "digits.npz"
@@ -67,16 +67,7 @@ def test_it_uses_nothing_of_this_project_and_no_client_of_http() -> None:
 
 async def test_three_rounds_beside_two_of_ours(start: Callable[..., Process], served: Served) -> None:
     """Every round has all three updates and scores; its rows count; the model learns; it ends when all is over."""
-    for i in range(2):
-        arguments = (
-            "--controller",
-            served.url,
-            "--learner",
-            "learner_agent.digits:digits_learner",
-            "--name",
-            f"own-{i}",
-        )
-        start(f"own-{i}", "-m", "learner_agent", *arguments, METIS_SHARD=str(i))
+    digits_learners(start, served.url, 2, "own", shares=3)
     stranger = foreign(start, served.url)
     async with Client(served.url) as client:
         await client.start_run({"min_learners": 3, "termination": {"federation_rounds": 3}})

@@ -16,7 +16,7 @@ import pytest
 
 from services import messages as m
 from services.rest import Client
-from tests.conftest import Process, Served, free_port, serve, until
+from tests.conftest import Process, Served, digits_learners, free_port, serve, until
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "curl-learner" / "learner.sh"
 SECRETS = {"METIS_OPERATOR_TOKEN": "operator-of-this-test", "METIS_ENROLL_TOKEN": "enrolment-of-this-test"}
@@ -43,16 +43,7 @@ async def ended(client: Client) -> m.Results | None:
 
 async def test_it_takes_part_in_every_round_beside_two_of_ours(start: Callable[..., Process], served: Served) -> None:
     """Three rounds with all three updates and scores; at the end of the federation the script exits 0."""
-    for i in range(2):
-        arguments = (
-            "--controller",
-            served.url,
-            "--learner",
-            "learner_agent.digits:digits_learner",
-            "--name",
-            f"own-{i}",
-        )
-        start(f"own-{i}", "-m", "learner_agent", *arguments, METIS_SHARD=str(i))
+    digits_learners(start, served.url, 2, "own", shares=3)
     script = curl_learner(start, served.url)
     async with Client(served.url) as client:
         await client.start_run({"min_learners": 3, "termination": {"federation_rounds": 3}})
