@@ -243,6 +243,7 @@ class Sink(asyncio.BufferedProtocol):
         self.done: asyncio.Future[None] = http.loop.create_future()
         self._http = http
         self._buffer = buffer
+        self._size = len(buffer)
         self._attached = True
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -252,15 +253,15 @@ class Sink(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
         self.position += nbytes
-        if self.position == len(self._buffer):
+        if self.position == self._size:
             self._hand_back()
             _settle(self.done)
 
     def give_up(self) -> None:
         """The body came too slowly."""
         if not self.done.done():
-            told = f"{self.position} of {len(self._buffer)} bytes came, then too few for {STALL_S:g} s"
-            self.done.set_exception(BodyTooSlow(told, expected=len(self._buffer), got=self.position))
+            told = f"{self.position} of {self._size} bytes came, then too few for {STALL_S:g} s"
+            self.done.set_exception(BodyTooSlow(told, expected=self._size, got=self.position))
 
     def interrupted(self, _: object = None) -> None:
         """Somebody else will go on with this body, or nobody can."""
@@ -273,9 +274,14 @@ class Sink(asyncio.BufferedProtocol):
             self._http.cycle.keep_alive = False
 
     def _hand_back(self) -> None:
-        self._attached = False
+        self._let_go()
         self._http.flow.pause_reading()  # until the next request is wanted
         self._http.transport.set_protocol(self._http)
+
+    def _let_go(self) -> None:
+        """The transport keeps this protocol's methods for as long as it lives: they must not keep the buffer."""
+        self._attached = False
+        self._buffer = memoryview(b"")
 
     def eof_received(self) -> None:
         """See asyncio.BaseProtocol."""
@@ -290,7 +296,7 @@ class Sink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
-        self._attached = False
+        self._let_go()
         self.interrupted()
         self._http.connection_lost(exc)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import mmap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 
 from controller_api import zero_copy
 from controller_api.app import create_app
@@ -22,6 +24,15 @@ from services.rest import Client
 from tests.conftest import until
 
 PATHS = [pytest.param(True, id="zero-copy"), pytest.param(False, id="stock")]
+LOOPS = {"asyncio": asyncio.DefaultEventLoopPolicy, "uvloop": uvloop.EventLoopPolicy}  # uvloop is what uvicorn takes
+
+
+@pytest.fixture(params=LOOPS)
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """Every test of this module runs on either event loop."""
+    return LOOPS[request.param]()
+
+
 SIZE = 300_000  # parameters: 1.2 MB, beyond every limit below which bodies are handled inline
 
 
@@ -198,6 +209,26 @@ async def test_a_cut_upload_changes_nothing_and_frees_its_slot(zero_copy: bool) 
         assert offered is not None
         assert offered.model is not None
         assert (wire.decode(await client.model(offered.model)).arrays[0] == 0.25).all()
+        await client.close()
+
+
+async def test_an_open_connection_does_not_hold_the_buffer_of_its_last_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six connections that stay open send a body one after the other: two mappings serve them all."""
+    mapped: list[int] = []
+    fresh = memory._map
+
+    def counted(length: int) -> mmap.mmap:
+        mapped.append(length)
+        return fresh(length)
+
+    async with serving(True) as server:
+        client, _, task = await training(server)
+        opened = [await Raw.open(server) for _ in range(6)]
+        monkeypatch.setattr(memory, "_map", counted)
+        for raw in opened:
+            await raw.send(b"".join(put(task, document())))
+            assert (await raw.answer())[0] in (200, 201)
+        assert len(mapped) <= 2
         await client.close()
 
 
