@@ -19,9 +19,11 @@ async def collect(client: Client, view: View, scorer: Scorer, outputs: Outputs, 
     results = await client.results(view.run.id)
     view.conclude(results)
     await _score_the_rest(scorer, results, display)
+    collected, told = _with_scores(results, scorer, view), list[str]()
+    outputs.write_results(collected, told.append)  # before anything is drawn: that must not cost the results
     display.end(view, results)
-    collected = _with_scores(results, scorer, view)
-    outputs.write_results(collected, display.note)
+    for line in told:
+        display.note(line)
     await outputs.write_models(client, results.run.id, display.note)
     return collected
 

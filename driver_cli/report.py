@@ -14,6 +14,8 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 ROWS = 6  # height of a curve, in lines
 SHOWN = 20  # rounds in the table at most; results.json has them all
 COLUMNS = 60  # its width at most, in characters
+ALIKE = 1e-9  # values that differ by less than this share of the largest are drawn as one
+TINY, LARGE, MOST = 1e-300, 1e300, 1.7976931348623157e308  # beyond the first two, round numbers may leave the floats
 
 
 def report(results: m.Results, central: Mapping[int, m.Metrics] | None = None) -> str:
@@ -59,7 +61,8 @@ def curve(points: Sequence[tuple[int, float]], name: str) -> str:
     values = [value for _, value in shown]
     low, high = _bounds(values)
     wide = max(1, min(6, COLUMNS // len(shown)))
-    levels = [max(1, round((value - low) / (high - low) * ROWS * 8)) for value in values]  # eighths of a line
+    span = high / 2 - low / 2  # halves, since the span of the largest floats is none
+    levels = [max(1, round((value / 2 - low / 2) / span * ROWS * 8)) for value in values]  # eighths of a line
     lines = []
     for row in reversed(range(ROWS)):
         label = {ROWS - 1: words.number(high), 0: words.number(low)}.get(row, "")
@@ -72,8 +75,12 @@ def curve(points: Sequence[tuple[int, float]], name: str) -> str:
 def _bounds(values: Sequence[float]) -> tuple[float, float]:
     """The curve's lower and upper edge: round numbers around the values."""
     low, high = min(values), max(values)
-    if high == low:
-        return low - 0.5, high + 0.5
+    most = max(abs(low), abs(high))
+    if most > LARGE or high - low <= max(most * ALIKE, TINY):  # no round numbers are near, or no difference shows
+        most * ALIKE, TINY
+    ):  # no round numbers are near, or nothing is to be seen between them
+        margin = max(0.5, most * 0.01)
+        return max(low - margin, -MOST), min(high + margin, MOST)
     step: float = 10.0 ** math.floor(math.log10(high - low))
     return math.floor(low / step) * step, math.ceil(high / step) * step
 

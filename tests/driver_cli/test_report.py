@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from driver_cli.report import columns, curve, report
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from driver_cli.report import BLOCKS, columns, curve, report
 from services import messages as m
 from services.config import RunConfig, TerminationSignals
 
@@ -66,3 +69,14 @@ def test_equal_values_and_single_rounds_are_no_trouble() -> None:
     assert curve([(1, 3.0), (2, 3.0)], "loss").splitlines()[0] == "loss: 3 to 3"
     assert "┤" not in report(results(0.5))
     assert columns([["a", "bb"], ["ccc", "d"]]) == "  a  bb\nccc   d"
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=70))
+@example([0.9555555555555556, 0.9555555555555557])  # one bit apart: once a division by zero
+@example([-1.7e308, 1.7e308])
+@example([5e-324, 1e-323])
+def test_any_scores_have_a_curve(values: list[float]) -> None:
+    """Whatever learners report is drawn in six lines, every column within them."""
+    lines = curve(list(enumerate(values, 1)), "score").splitlines()
+    assert len(lines) == 8
+    assert all(set(line.partition("┤")[2]) <= set(BLOCKS) for line in lines[1:7])

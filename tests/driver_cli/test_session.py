@@ -12,7 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from driver_cli import DriverSession
+from driver_cli.display import Silent
+from driver_cli.view import View
 from services import ClientParams, TerminationSignals, wire
+from services import messages as m
 from services.errors import FederationError, Unreachable
 from services.messages import Event
 
@@ -41,6 +44,21 @@ def test_run_returns_what_it_writes(federation: Federation, tmp_path: Path) -> N
     assert set(results["rounds"][0]["evaluation_metrics"]["learners"]) == {"learner-0", "learner-1"}
     assert [e.round for e in events if e.kind == "round-closed"] == [1, 2]
     assert [e.id for e in events] == sorted({e.id for e in events})
+
+
+class Torn(Silent):
+    """A display that fails at the end, as a terminal that went away does."""
+
+    def end(self, view: View, results: m.Results) -> None:
+        """Fail."""
+        raise OSError("the terminal is gone")
+
+
+async def test_a_display_that_fails_does_not_lose_the_results(federation: Federation, tmp_path: Path) -> None:
+    """They are written before anything is drawn."""
+    with pytest.raises(OSError, match="gone"):
+        await DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK).drive(Torn())
+    assert json.loads((tmp_path / "results.json").read_text())["run"]["state"] == "completed"
 
 
 def test_evaluate_scores_each_community_model(federation: Federation) -> None:
