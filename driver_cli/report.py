@@ -77,8 +77,6 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     most = max(abs(low), abs(high))
     if most > LARGE or high - low <= max(most * ALIKE, TINY):  # no round numbers are near, or no difference shows
-        most * ALIKE, TINY
-    ):  # no round numbers are near, or nothing is to be seen between them
         margin = max(0.5, most * 0.01)
         return max(low - margin, -MOST), min(high + margin, MOST)
     step: float = 10.0 ** math.floor(math.log10(high - low))
