@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from services.rest import Client
-from tests.conftest import Process, Served, until
-from tests.e2e.test_federation import RUN, ended, learners
+from tests.conftest import Process, Served, digits_learners, until
+from tests.e2e.test_federation import RUN, ended
 
 PLAIN = 19_600  # bytes: about what a model of the digits takes as it is
 
@@ -25,7 +25,7 @@ async def test_the_digits_are_learned_in_fewer_bytes(
     start: Callable[..., Process], served: Served, encoding: dict[str, Any], up: float, down: float
 ) -> None:
     """Five rounds reach 0.9, and every round moves at most this share of the bytes in each direction."""
-    learners(start, served.url)
+    digits_learners(start, served.url, 3)
     async with Client(served.url) as client:
         await client.start_run(RUN | {"encoding": encoding})
         await until(lambda: ended(client), 60)
