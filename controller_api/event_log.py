@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
-from services import messages as m
+from services.journal import Entry
 
 KEPT = 10_000
 FLEETING = ("task-progress",)
@@ -17,7 +17,7 @@ class EventLog:
     """Events in order of their ids; the oldest are dropped."""
 
     def __init__(self) -> None:
-        self._events: deque[m.Event] = deque(maxlen=KEPT)
+        self._events: deque[Entry] = deque(maxlen=KEPT)
         self._more = asyncio.Event()
         self._closed = False
 
@@ -26,7 +26,7 @@ class EventLog:
         """Id of the newest event; 0 when there is none."""
         return self._events[-1].id if self._events else 0
 
-    def append(self, events: Iterable[m.Event]) -> None:
+    def append(self, events: Iterable[Entry]) -> None:
         """Add events and wake the followers."""
         self._events.extend(events)
         self._wake()
@@ -40,13 +40,13 @@ class EventLog:
         self._more.set()
         self._more = asyncio.Event()
 
-    def after(self, event_id: int) -> list[m.Event]:
+    def after(self, event_id: int) -> list[Entry]:
         """Events newer than `event_id`, oldest first."""
         newest = self.last_id
         count = min(len(self._events), max(0, newest - event_id))
         return [self._events[i] for i in range(len(self._events) - count, len(self._events))]
 
-    async def follow(self, event_id: int) -> AsyncIterator[list[m.Event]]:
+    async def follow(self, event_id: int) -> AsyncIterator[list[Entry]]:
         """Batches of events after `event_id`, for ever; an empty batch is a sign of life.
 
         What is replayed leaves out progress: it was of use in its moment only.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import TypeVar
 
 import xxhash
@@ -19,16 +20,18 @@ from services import wire
 from services.checks import Spec, check_finite, check_metadata
 from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
+from services.layout import Layout
 from services.memory import allocate
 from services.rounds import Assignment, Outcome
 from services.scaling import Scaler
-from services.wire import PLAIN, Buffer, Document
+from services.wire import PLAIN, Buffer, Document, Parsed
 
 from .bodies import INLINE, collect, receive
 from .problems import from_validation
 from .runtime import Runtime
 
 T = TypeVar("T")
+READ_INLINE = 1 << 22  # bytes that are only read once on the event loop, in less than a millisecond
 
 
 async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
@@ -54,10 +57,14 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
         outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
-    _, spec = runtime.model(task.model.digest)
+    _, layout = runtime.model(task.model.digest)
     scaler = runtime.federation.runs[task.run_id].plan.scaler
+    if layout.fits(body):
+        outcome = await examine(size, lambda: check_fitting(body, layout, scaler), READ_INLINE)
+        return await runtime.accept_update(task, body, outcome)
     model = await runtime.off_loop(runtime.store.get, task.model.digest) if task.may_code else None
-    outcome, update = await examine(unfolded(task, size), lambda: check_update(body, spec, scaler, task.up, model))
+    work = partial(check_update, body, layout.spec, scaler, task.up, model)
+    outcome, update = await examine(unfolded(task, size), work)
     return await runtime.accept_update(task, update, outcome)
 
 
@@ -96,8 +103,8 @@ async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
         got = await examine(len(body), lambda: wire.digest([body]))
         if got != digest:
             raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
-        document = await examine(len(body), lambda: check_initial(body))
-        await runtime.put_model(digest, body, document.tensors)
+        await examine(len(body), lambda: check_initial(body))
+        await runtime.put_model(digest, body)
 
 
 @asynccontextmanager
@@ -144,12 +151,23 @@ def check_update(
     """
     takes, base = (sorted({PLAIN, up}), wire.decode(model).arrays) if model is not None else ((), ())
     document, update = decode_update(body, spec, takes, base)
+    check_finite(document.tensors)
+    return _outcome(body, document, scaler), update
+
+
+def check_fitting(body: memoryview, layout: Layout, scaler: Scaler) -> Outcome:
+    """The same for an update that is laid out like the model."""
+    rest = layout.rest(body)
+    layout.check_finite(body)
+    return _outcome(body, rest or wire.decode(body), scaler)
+
+
+def _outcome(body: memoryview, document: Parsed, scaler: Scaler) -> Outcome:
     factor = scaler.factor(document.metadata)
     check_metadata(document.metadata)
-    check_finite(document.tensors)
     for group in document.extra.values():
         check_finite(group)
-    return Outcome(fingerprint_of(body), len(body), document.metrics, document.metadata, factor), update
+    return Outcome(fingerprint_of(body), len(body), document.metrics, document.metadata, factor)
 
 
 def check_initial(body: memoryview) -> Document:
@@ -162,6 +180,6 @@ def check_initial(body: memoryview) -> Document:
     return document
 
 
-async def examine(size: int, work: Callable[[], T]) -> T:
-    """Run `work` over `size` bytes, off the event loop when that takes long."""
-    return work() if size <= INLINE else await asyncio.to_thread(work)
+async def examine(size: int, work: Callable[[], T], inline: int = INLINE) -> T:
+    """Run `work` over `size` bytes, off the event loop when they are more than `inline` and it takes long."""
+    return work() if size <= inline else await asyncio.to_thread(work)

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import Message, Send
 
-from services import messages as m
+from services.journal import Entry
 
 SECONDS = (0.001, 0.01, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600)
 
@@ -50,7 +50,7 @@ class Metrics:
 
         return counted
 
-    def note(self, event: m.Event) -> None:
+    def note(self, event: Entry) -> None:
         """Take an event of the federation into account."""
         if event.kind == "update-accepted":
             self.results.labels(event.data["task_kind"]).inc()

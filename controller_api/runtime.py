@@ -19,11 +19,11 @@ import structlog
 
 from services import messages as m
 from services import wire
-from services.checks import Spec
 from services.config import resolve
-from services.engine import Made, aggregate, store_coded, store_model
+from services.engine import Made, aggregate, layout_in, store_coded, store_model
 from services.errors import FederationError, InvalidConfig, UnknownModel
 from services.federation import Aggregation, Federation
+from services.layout import Layout
 from services.roster import Member
 from services.rounds import Assignment, ModelInfo, Outcome
 from services.run import RunState
@@ -32,6 +32,7 @@ from services.wire import PLAIN, Buffer, Tensor
 
 from .event_log import EventLog
 from .metrics import Metrics
+from .polls import Polls
 from .settings import Settings
 from .tokens import hashed, new_token, new_webhook_secret
 from .uploads import Uploads
@@ -63,10 +64,9 @@ class Runtime:
             stopwatch=time.perf_counter,
         )
         self.stopped = asyncio.Event()  # the process may end
-        self._models: dict[str, tuple[ModelInfo, Spec]] = {}
+        self._models: dict[str, tuple[ModelInfo, Layout]] = {}
         self._uploaded: OrderedDict[str, None] = OrderedDict()
-        self._polls: dict[str, asyncio.Future[None]] = {}
-        self._polling: dict[str, int] = {}
+        self._polls = Polls()
         self._left: set[str] = set()  # learners whose updates are still to be erased
         self._told_over: set[str] = set()
         self._alarm = asyncio.Event()
@@ -146,18 +146,11 @@ class Runtime:
 
     async def _poll(self, learner_id: str, wait_s: float, hangup: asyncio.Future[None]) -> None:
         """Wait for the learner's next wake. A waiting learner is here: its lease does not lapse."""
-        wake = self._polls.get(learner_id)
-        if wake is None:
-            wake = self._polls[learner_id] = asyncio.get_running_loop().create_future()
-        self._polling[learner_id] = self._polling.get(learner_id, 0) + 1
+        self.federation.waits(learner_id, 1)
         try:
-            await asyncio.wait((wake, hangup), timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            await self._polls.wait(learner_id, wait_s, hangup)
         finally:
-            self._polling[learner_id] -= 1
-            if not self._polling[learner_id]:
-                del self._polling[learner_id]
-                if not wake.done():
-                    self._polls.pop(learner_id, None)
+            self.federation.waits(learner_id, -1)
             self.federation.renew(learner_id, self.now)
 
     # ---- results of tasks
@@ -191,7 +184,7 @@ class Runtime:
             info = await self.off_loop(store_model, self.store, tensors)
         else:
             info = await asyncio.to_thread(store_model, self.store, tensors, down)
-        self._hold(info, Spec.of(tensors))
+        await self._hold(info)
         made = Outcome(outcome.fingerprint, outcome.size, outcome.metrics, outcome.metadata, model=info)
         try:
             return self._changed(lambda: self.federation.accept(task.id, made, self.now))
@@ -207,21 +200,24 @@ class Runtime:
         self._changed(lambda: self.federation.fail(task_id, learner_id, error, self.now))
 
     # ---- models
-    def model(self, digest: str) -> tuple[ModelInfo, Spec]:
+    def model(self, digest: str) -> tuple[ModelInfo, Layout]:
         """What is known of a model that is held; raises UnknownModel."""
         if digest not in self._models:
             raise UnknownModel(f"there is no model {digest}; it may have been replaced by newer ones", model=digest)
         return self._models[digest]
 
-    def _hold(self, info: ModelInfo, spec: Spec) -> None:
+    async def _hold(self, info: ModelInfo) -> None:
+        self._known(info, await asyncio.to_thread(layout_in, self.store, info.digest))
+
+    def _known(self, info: ModelInfo, layout: Layout) -> None:
         for one in (info, info.coded):
             if one is not None:
-                self._models[one.digest] = (one, spec)
+                self._models[one.digest] = (one, layout)
 
-    async def put_model(self, digest: str, body: memoryview, tensors: tuple[Tensor, ...]) -> None:
+    async def put_model(self, digest: str, body: memoryview) -> None:
         """Hold a model that an operator sent."""
         await self.off_loop(self.store.publish, digest, [body])
-        self._hold(ModelInfo(digest, len(body)), Spec.of(tensors))
+        await self._hold(ModelInfo(digest, len(body)))
         self._uploaded[digest] = None
         self._uploaded.move_to_end(digest)
         while len(self._uploaded) > UPLOADED_KEPT:
@@ -256,7 +252,7 @@ class Runtime:
         tensors = wire.decode(await self.off_loop(self.store.get, digest)).tensors
         coded = await asyncio.to_thread(store_coded, self.store, tensors, down)
         if coded is not None:
-            self._hold(coded, Spec.of(tensors))
+            self._known(coded, self._models[digest][1])
         return coded
 
     def stop_run(self, run_id: str, reason: str) -> RunState:
@@ -266,6 +262,12 @@ class Runtime:
     def next_round(self, run_id: str, number: int | None) -> RunState:
         """See Federation.next_round."""
         return self._changed(lambda: self.federation.next_round(run_id, number, self.now))
+
+    # ---- the log
+    async def follow(self, after: int) -> AsyncIterator[list[m.Event]]:
+        """See EventLog.follow."""
+        async for batch in self.events.follow(after):
+            yield [self.federation.journal.message(event) for event in batch]
 
     # ---- the end
     def shut_down(self) -> None:
@@ -278,7 +280,7 @@ class Runtime:
     def drain(self) -> None:
         """End waiting polls and event streams, so that their connections can close."""
         self._draining = True
-        self._wake(list(self._polls))
+        self._polls.wake_all()
         self.events.close()
         self.stopped.set()
         self._alarm.set()
@@ -315,7 +317,7 @@ class Runtime:
                 self._background.create_task(self._sweep())
         if offers.woken:
             woken, offers.woken = offers.woken, set()
-            self._wake(woken)
+            self._polls.wake(woken)
             for learner_id in woken:
                 member = self.federation.roster.find(learner_id)
                 news = self.federation.over or offers.first(learner_id)
@@ -324,19 +326,11 @@ class Runtime:
         if self._background and (job := self.federation.due()):
             self._background.create_task(self._aggregate(job))
 
-    def _wake(self, learner_ids: Any) -> None:
-        for learner_id in learner_ids:
-            wake = self._polls.pop(learner_id, None)
-            if wake is not None and not wake.done():
-                wake.set_result(None)
-
     async def _keep_time(self) -> None:
         """Call the federation at its deadlines."""
         while True:
             deadline = self.federation.next_deadline()
             await self._wait_for_alarm(None if deadline is None else deadline - self.now)
-            for learner_id in self._polling:
-                self.federation.renew(learner_id, self.now)
             self._changed(lambda: self.federation.tick(self.now))
 
     async def _wait_for_alarm(self, seconds: float | None) -> None:
@@ -369,7 +363,7 @@ class Runtime:
 
     async def _publish(self, job: Aggregation, made: Made) -> None:
         self.metrics.aggregation.observe(made.spent_s)
-        self._hold(made.model, made.spec)
+        self._known(made.model, made.layout)
         self._changed(lambda: self.federation.aggregated(job, made.model, made.states, made.spent_s, self.now))
         await self._sweep()
 

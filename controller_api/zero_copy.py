@@ -34,8 +34,18 @@ STALL_S = 30.0  # a transfer that moves less than SLOWEST · STALL_S in this tim
 SLOWEST = 1024  # bytes per second
 
 
+class Flag(asyncio.Event):
+    """An event whose list of waiters is a tenth as large: each of thousands of connections has two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiters = []  # type: ignore[assignment]  # appended to and removed from, no more
+
+
 class ZeroCopyProtocol(HttpToolsProtocol):
     """See the module."""
+
+    __slots__ = ("_gone", "_head_open", "_head_size", "_head_timer", "_refused")  # 1 KB less: the dict stays shared
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -43,11 +53,14 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         self._head_open = False  # bytes of a head have come, its end has not
         self._head_timer: asyncio.TimerHandle | None = None
         self._refused = False
+        self._gone: asyncio.Future[None] | None = None  # done once the peer is
 
     # ---- the head of a request, bounded
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.BaseProtocol."""
         super().connection_made(transport)
+        self.flow._is_writable_event = Flag()
+        self.flow._is_writable_event.set()
         self._arm_head_timer()
 
     def data_received(self, data: bytes) -> None:
@@ -98,6 +111,8 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         self._disarm_head_timer()
+        if self._gone is not None:
+            _settle(self._gone)
         super().connection_lost(exc)
 
     def _arm_head_timer(self) -> None:
@@ -137,7 +152,21 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         async def receive_into(buffer: memoryview, interrupt: asyncio.Future[None]) -> int:
             return await self._receive_into(cycle, buffer, interrupt)
 
-        extensions: dict[str, Any] = {"http.response.zerocopysend": {}, "metis.receive_into": receive_into}
+        def gone() -> asyncio.Future[None]:
+            if self._gone is None or self._gone.done():
+                self._gone = self.loop.create_future()
+                if self.transport.is_closing():
+                    _settle(self._gone)
+            return self._gone
+
+        cycle.message_event = Flag()
+        if not cycle.more_body:
+            cycle.message_event.set()
+        extensions: dict[str, Any] = {
+            "http.response.zerocopysend": {},
+            "metis.receive_into": receive_into,
+            "metis.gone": gone,
+        }
         cycle.scope["extensions"] = extensions
 
         async def with_extensions(scope: Any, receive: Any, send: Any) -> None:

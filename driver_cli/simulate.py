@@ -133,7 +133,7 @@ def _connection(app: FastAPI) -> Connection:
     """The way to the app within this process. Its events come from the log itself: the transport buffers streams."""
 
     async def events(after: int) -> AsyncIterator[m.Event]:
-        async for batch in app.state.runtime.events.follow(after):
+        async for batch in app.state.runtime.follow(after):
             for event in batch:
                 yield event
 

@@ -26,8 +26,8 @@ def learner_message(journal: Journal, offers: Offers, member: Member, now: float
         labels=member.request.labels,
         kinds=member.request.kinds,
         joined_at=journal.iso(member.joined_at),
-        last_seen=journal.iso(member.last_seen),
-        last_seen_s=round(now - member.last_seen, 3),
+        last_seen=journal.iso(member.heard_of(now)),
+        last_seen_s=round(now - member.heard_of(now), 3),
         task=task.id if task else None,
         progress=member.progress if task else None,
     )

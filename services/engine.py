@@ -13,10 +13,11 @@ import numpy as np
 
 from . import wire
 from .aggregation import State, View
-from .checks import Spec, check_finite
+from .checks import check_finite
 from .encoding import encode_model
 from .errors import AggregationFailed, NonFiniteUpdate
 from .federation import Aggregation
+from .layout import Layout, layout_of
 from .rounds import ModelInfo
 from .store import ModelStore
 from .wire import PLAIN, Coded, Tensor
@@ -24,10 +25,10 @@ from .wire import PLAIN, Coded, Tensor
 
 @dataclass(frozen=True)
 class Made:
-    """A new community model, stored; its spec, and the states for the next call."""
+    """A new community model, stored; its layout, and the states for the next call."""
 
     model: ModelInfo
-    spec: Spec
+    layout: Layout
     states: tuple[State | None, State | None]
     spent_s: float
 
@@ -38,13 +39,14 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
     `clock` gives the seconds by which the work is timed.
     """
     started = clock()
-    parent = wire.decode(store.get(job.parent.digest)).tensors
+    layout = layout_in(store, job.parent.digest)
+    parent = layout.read(store.get(job.parent.digest))
     before = [tensor.array for tensor in parent]
     trainable = [tensor.trainable for tensor in parent]
     views = [
         View(
             learner=share.learner,
-            arrays=wire.decode(store.get(share.blob)).arrays,
+            arrays=[tensor.array for tensor in layout.read(store.get(share.blob))],
             parent=before,
             trainable=trainable,
             metrics=share.metrics,
@@ -53,13 +55,12 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
         for share in job.shares
     ]
     factors = [share.factor for share in job.shares]
-    with store.draft(wire.length(wire.encode(parent))) as draft:
-        room = wire.lay_out(parent, draft.buffer)
+    with store.draft(layout.size_of(parent)) as draft:
+        room = layout.room(parent, draft.buffer)
         aggregate, aggregator_state = job.plan.aggregator.aggregate(views, factors, job.aggregator_state, room)
         arrays, optimizer_state = job.plan.optimizer.step(before, aggregate, trainable, job.optimizer_state)
         tensors = [Tensor(old.name, array, old.trainable) for old, array in zip(parent, arrays, strict=True)]
-        spec = Spec.of(parent)
-        spec.check(tensors)
+        layout.spec.check(tensors)
         try:
             check_finite(tensors)
         except NonFiniteUpdate as error:
@@ -70,7 +71,12 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
         model = ModelInfo(wire.digest([draft.buffer]), len(draft.buffer))
         draft.keep(model.digest)
         model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down))
-    return Made(model, spec, (aggregator_state, optimizer_state), clock() - started)
+    return Made(model, layout_in(store, model.digest), (aggregator_state, optimizer_state), clock() - started)
+
+
+def layout_in(store: ModelStore, digest: str) -> Layout:
+    """The layout of a stored model."""
+    return layout_of(store.get(digest))
 
 
 def store_model(store: ModelStore, tensors: Sequence[Tensor], down: str = PLAIN) -> ModelInfo:

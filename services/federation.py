@@ -111,6 +111,11 @@ class Federation:
                 data={"task": task.id, **told},
             )
 
+    def waits(self, learner_id: str, polls: int) -> None:
+        """A learner's poll begins (+1) or has ended (-1) to wait; while one waits the learner is here."""
+        if member := self.roster.find(learner_id):
+            member.waiting += polls
+
     def renew(self, learner_id: str, now: float) -> None:
         """A learner that is (or was until now) connected is here."""
         if self.roster.find(learner_id) is not None:

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from . import messages as m
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Entry(NamedTuple):
+    """An event as it is kept, ten thousand of them; `Journal.message` makes the contract's form of it."""
+
+    id: int
+    kind: str
+    now: float  # on the monotonic clock
+    text: str
+    run: str | None
+    round: int | None
+    learner: str | None
+    data: Mapping[str, Any]
 
 
 class Journal:
     """Numbers events and leaves them in `outbox`. `epoch` is the wall-clock time at which the monotonic clock was 0."""
 
     def __init__(self, epoch: float) -> None:
-        self.outbox: list[m.Event] = []
+        self.outbox: list[Entry] = []
         self._epoch = epoch
         self._count = 0
 
@@ -34,20 +50,22 @@ class Journal:
     ) -> None:
         """Add an event."""
         self._count += 1
-        self.outbox.append(
-            m.Event.model_construct(
-                id=self._count,
-                kind=kind,
-                at=self.iso(now),
-                text=text,
-                run_id=run,
-                round=round_number,
-                learner=learner,
-                data=dict(data or {}),
-            )
-        )
+        self.outbox.append(Entry(self._count, kind, now, text, run, round_number, learner, data or NOTHING))
 
-    def collect(self) -> list[m.Event]:
+    def collect(self) -> list[Entry]:
         """The events since the last call."""
         events, self.outbox = self.outbox, []
         return events
+
+    def message(self, event: Entry) -> m.Event:
+        """An event as the contract shows it."""
+        return m.Event.model_construct(
+            id=event.id,
+            kind=event.kind,
+            at=self.iso(event.now),
+            text=event.text,
+            run_id=event.run,
+            round=event.round,
+            learner=event.learner,
+            data=dict(event.data),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,6 +27,7 @@ class Member:
     last_seen: float
     state: Literal["active", "lost"] = "active"
     progress: m.Progress | None = None
+    waiting: int = 0  # polls that wait: while there is one, the member is here
     webhook_secret: str | None = field(default=None, repr=False)
 
     @property
@@ -41,8 +43,14 @@ class Member:
         """Whether it reads and writes this form of tensors."""
         return encoding in self.request.encodings
 
+    def heard_of(self, now: float) -> float:
+        """When it was last here."""
+        return now if self.waiting else self.last_seen
+
     def lapses_at(self, lease_s: float) -> float:
         """When it is lost if it is not heard of before."""
+        if self.waiting:
+            return math.inf
         return self.last_seen + (max(lease_s, WEBHOOK_LEASE_S) if self.request.callback_url else lease_s)
 
 
@@ -53,6 +61,8 @@ class Roster:
         self._members: dict[str, Member] = {}
         self._by_name: dict[str, str] = {}
         self._by_token: dict[bytes, str] = {}
+        self._lease_s = math.nan  # that `_none_before` is of
+        self._none_before = 0.0  # no lease of an active member ends before: each sign of life only moves it later
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._members.values())
@@ -105,11 +115,19 @@ class Roster:
 
     def lapsed(self, now: float, lease_s: float) -> list[Member]:
         """Active members that were not heard of within the lease; they are lost from now on."""
+        if lease_s == self._lease_s and now < self._none_before:
+            return []
         gone = [member for member in self if member.state == "active" and now >= member.lapses_at(lease_s)]
         for member in gone:
             member.state = "lost"
+        self._lease_s, self._none_before = lease_s, min(now + lease_s, self._first_lapse(lease_s))
         return gone
 
     def next_lapse(self, lease_s: float) -> float | None:
         """When the next lease ends."""
-        return min((m.lapses_at(lease_s) for m in self if m.state == "active"), default=None)
+        if not any(one.state == "active" for one in self):
+            return None
+        return self._none_before if lease_s == self._lease_s else self._first_lapse(lease_s)
+
+    def _first_lapse(self, lease_s: float) -> float:
+        return min((one.lapses_at(lease_s) for one in self if one.state == "active"), default=math.inf)

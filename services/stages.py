@@ -226,7 +226,7 @@ class Stages:
         """How its learner is doing."""
         member = self._roster.find(task.learner_id)
         lost = member is None or member.state == "lost"
-        return Pending(task.learner, lost, now - member.last_seen if member else 0.0)
+        return Pending(task.learner, lost, now - member.heard_of(now) if member else 0.0)
 
     def _close_offers(self, tasks: Mapping[str, Assignment], reason: str, now: float) -> None:
         for task in tasks.values():

@@ -11,7 +11,7 @@ import math
 import struct
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgpack
 import msgspec
@@ -20,6 +20,7 @@ import numpy as np
 from .errors import InvalidUpdate, MalformedUpdate, TooLarge
 from .tensors import DTYPES, NAMES, PLAIN, Array, Buffer, Coded, Document, Parsed, Scalar, Tensor, name_tensors
 
+R = TypeVar("R")
 MEDIA_TYPE = "application/vnd.msgpack"
 ALIGNMENT = 64  # bytes: tensor data begins on such a boundary of the document
 MAX_TENSORS = 100_000
@@ -50,12 +51,12 @@ def _framed(
     frame = _Frame()
     present = [metrics is not None, metadata is not None, True, bool(extra)]
     frame.map_header(sum(present))
+    frame.pack("tensors")  # first: where they are does not depend on the rest (see layout.py)
+    frame.tensors(tensors)
     if metrics is not None:
         frame.pack("metrics", dict(metrics))
     if metadata is not None:
         frame.pack("metadata", dict(metadata))
-    frame.pack("tensors")
-    frame.tensors(tensors)
     if extra:
         frame.pack("extra")
         frame.map_header(len(extra))
@@ -215,14 +216,18 @@ class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
 _Tensors = Annotated[list[_Tensor], msgspec.Meta(max_length=MAX_TENSORS)]
 
 
-class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    tensors: _Tensors
+class _Rest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     metrics: Annotated[dict[_Name, int | float | None], msgspec.Meta(max_length=1000)] = {}
     metadata: _Scalars = {}
     extra: Annotated[dict[_Name, _Tensors], msgspec.Meta(max_length=64)] = {}
 
 
+class _Document(_Rest):
+    tensors: _Tensors
+
+
 _decoder = msgspec.msgpack.Decoder(_Document)
+_rest_decoder = msgspec.msgpack.Decoder(_Rest)
 
 
 def decode(body: Buffer, writable: bool = False) -> Document:
@@ -251,16 +256,29 @@ def parse(body: Buffer, writable: bool = False) -> Parsed:
 
     `writable`: its arrays may be written to, if `body` may.
     """
+    raw = _decoded(_decoder, memoryview(body) if writable else memoryview(body).toreadonly())
+    return _parsed(raw, _tensors(raw.tensors))
+
+
+def parse_rest(rest: bytes) -> Parsed:
+    """What a document holds beside its tensors, from a map of that alone; raises MalformedUpdate."""
+    return _parsed(_decoded(_rest_decoder, rest), ())
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[R], body: Buffer) -> R:
     try:
-        raw = _decoder.decode(memoryview(body) if writable else memoryview(body).toreadonly())
+        return decoder.decode(body)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedUpdate(f"the body is not a weights document: {error}") from error
+
+
+def _parsed(raw: _Rest, tensors: tuple[Tensor | Coded, ...]) -> Parsed:
     for name, value in raw.metrics.items():
         if value is not None and not _finite(value):
             raise MalformedUpdate(f"metric {name!r} is not finite; send null instead", metric=name)
     extra = {name: plain(Parsed(_tensors(group))).tensors for name, group in raw.extra.items()}
     metrics = {name: None if value is None else float(value) for name, value in raw.metrics.items()}
-    return Parsed(_tensors(raw.tensors), metrics, dict(raw.metadata), extra)
+    return Parsed(tensors, metrics, dict(raw.metadata), extra)
 
 
 def _finite(value: int | float) -> bool:
@@ -327,5 +345,6 @@ __all__ = [
     "length",
     "name_tensors",
     "parse",
+    "parse_rest",
     "plain",
 ]

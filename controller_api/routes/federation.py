@@ -59,7 +59,7 @@ async def events(request: Request) -> Response:
 
     async def lines() -> AsyncIterator[str]:
         yield ": the log follows\n\n"
-        async for batch in runtime.events.follow(start):
+        async for batch in runtime.follow(start):
             yield "".join(_server_sent(event) for event in batch) or ": still here\n\n"
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

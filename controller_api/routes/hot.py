@@ -39,9 +39,10 @@ async def task(request: Request) -> Response:
     """GET /v1/learners/{learner_id}/task?wait="""
     wait_s = _wait(request.query_params.get("wait", "0"))
 
-    def gone() -> asyncio.Future[None]:
+    def watched() -> asyncio.Future[None]:
         return asyncio.ensure_future(_hung_up(request))
 
+    gone = request.scope.get("extensions", {}).get("metis.gone", watched)
     found = await runtime_of(request).next_task(request.path_params["learner_id"], wait_s, gone)
     if found is None:
         return Response(status_code=204)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from services import messages as m
 from services.config import merge
 from services.federation import Aggregation, Federation
+from services.journal import Entry
 from services.roster import Member
 from services.rounds import Assignment, ModelInfo, Outcome, RoundState
 from services.run import RunState
@@ -138,7 +139,7 @@ class Fleet:
         """What the run waits for, in words."""
         return self.federation.run_message(run, self.now).waiting_for
 
-    def events(self) -> list[m.Event]:
+    def events(self) -> list[Entry]:
         """What happened since the last call."""
         return self.federation.journal.collect()
 

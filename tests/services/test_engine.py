@@ -73,7 +73,7 @@ def test_the_document_is_the_encoded_model(rule: str, store: ModelStore) -> None
     want = joined(wire.encode([Tensor(t.name, array, t.trainable) for t, array in zip(model(0), arrays, strict=True)]))
     assert (made.model.digest, made.model.size) == (wire.digest([want]), len(want))
     assert bytes(store.get(made.model.digest)) == want
-    assert made.spec == Spec.of(model(0))
+    assert made.layout.spec == Spec.of(model(0))
 
 
 @dataclass(frozen=True)

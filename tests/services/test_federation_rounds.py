@@ -236,4 +236,5 @@ def test_the_log_tells_a_round_in_order() -> None:
     (closed,) = [event for event in events if event.kind == "round-closed"]
     assert run.rounds[0].model is not None
     assert closed.data["model"] == run.rounds[0].model.digest
-    assert all(event.text and event.at.endswith("Z") for event in events)
+    journal = fleet.federation.journal
+    assert all(event.text and journal.message(event).at.endswith("Z") for event in events)

@@ -101,13 +101,13 @@ def test_the_bytes_are_those_of_a_plain_library(count: int) -> None:
     sizes = [3, 0, 255, 256, 65535, 65536]
     tensors = [Tensor(f"t{i}", np.full(sizes[i % 6], i % 256, np.uint8), i % 2 == 0) for i in range(count)]
     metrics, metadata = {"loss": 1.5}, {f"key{i}": i for i in range(20)}
-    whole: dict[str, Any] = {"metrics": metrics, "metadata": metadata, "tensors": []}
-    at = len(msgpack.packb({**whole, "tensors": [None] * count})) - count
+    rest = {"metrics": metrics, "metadata": metadata}
+    at = len(msgpack.packb({"tensors": [None] * count})) - count
     maps = []
     for tensor in tensors:
         maps.append(framed(tensor, at))
         at += len(msgpack.packb(maps[-1]))
-    assert joined(encode(tensors, metrics, metadata)) == msgpack.packb({**whole, "tensors": maps})
+    assert joined(encode(tensors, metrics, metadata)) == msgpack.packb({"tensors": maps, **rest})
 
 
 def test_a_plain_library_reads_it_and_writes_it_without_padding() -> None:

@@ -1,0 +1,44 @@
+"""Polls that wait for news: each until it is woken, its time is over, or its caller hangs up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+
+class Polls:
+    """By learner; a learner may have several, the last of a connection that is not yet known to be lost."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+
+    async def wait(self, learner_id: str, seconds: float, hangup: asyncio.Future[None]) -> None:
+        """Wait; `hangup` is done when the caller is gone."""
+        loop = asyncio.get_running_loop()
+        wake = loop.create_future()
+        timer = loop.call_later(seconds, _settle, wake)
+        hangup.add_done_callback(lambda _: _settle(wake))
+        waiting = self._waiting.setdefault(learner_id, [])
+        waiting.append(wake)
+        try:
+            await wake
+        finally:
+            timer.cancel()
+            waiting.remove(wake)
+            if not waiting:
+                del self._waiting[learner_id]
+
+    def wake(self, learner_ids: Iterable[str]) -> None:
+        """There is news for these learners."""
+        for learner_id in learner_ids:
+            for wake in self._waiting.get(learner_id, ()):
+                _settle(wake)
+
+    def wake_all(self) -> None:
+        """Let every poll end."""
+        self.wake(list(self._waiting))
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
