@@ -28,6 +28,7 @@ from services.errors import (
     UnknownModel,
     UnknownTask,
 )
+from services.layout import Layout, layout_of
 from services.rest import Client
 from services.rest.backoff import FullJitter
 from services.wire import Buffer, Coded, Document
@@ -78,6 +79,7 @@ class Agent:
         self._name_patience_s = name_patience_s
         self._enroll_token = client.token
         self._models: OrderedDict[str, memoryview] = OrderedDict()
+        self._layout: Layout | None = None  # of the newest model that was decoded
         self._coding = Coding()
         self.me: m.Learner | None = None
 
@@ -222,9 +224,13 @@ class Agent:
 
     async def _model(self, task: m.Task, to_change: bool = False) -> Document:
         """The task's model. One that is `to_change` is held no longer."""
-        document = wire.parse(await self._body(task, to_change), writable=to_change)
+        body = await self._body(task, to_change)
+        if self._layout is not None and self._layout.fits(body):
+            return Document(self._layout.read(body, writable=to_change))
+        document = wire.parse(body, writable=to_change)
         if any(isinstance(tensor, Coded) for tensor in document.tensors):
             return await self._workers.run(decode_model, document)
+        self._layout = layout_of(body)
         return wire.plain(document)
 
     async def _body(self, task: m.Task, to_change: bool = False) -> memoryview:

@@ -64,8 +64,9 @@ class LearnerAtWork:
         labels = _names(self.learner) or [tensor.name for tensor in model.tensors]
         if len(labels) != len(arrays):
             raise InvalidUpdate(f"the learner has {len(labels)} names for {len(arrays)} tensors")
+        local = self._local(model)
         tensors = [
-            Tensor(label, self._public(old, array), old.trainable)
+            Tensor(label, self._held_back(old, array) if old.name in local else array, old.trainable)
             for label, array, old in zip(labels, arrays, model.tensors, strict=True)
         ]
         return frame(tensors, metrics(returned[1], "train()'s metrics"), metadata)
@@ -81,9 +82,9 @@ class LearnerAtWork:
 
     def _weights(self, model: Document, task: m.Task) -> list[Array]:
         """Arrays for the learner, over the document's own memory; what is local is a copy of its local value."""
-        local = self._local()
+        local = self._local(model)
         arrays = [
-            self._kept.get(tensor.name, tensor.array).copy() if _matches(tensor.name, local) else tensor.array
+            self._kept.get(tensor.name, tensor.array).copy() if tensor.name in local else tensor.array
             for tensor in model.tensors
         ]
         if self._ready_for != task.run_id:
@@ -91,20 +92,16 @@ class LearnerAtWork:
             self._ready_for = task.run_id
         return arrays
 
-    def _public(self, received: Tensor, trained: Array) -> Array:
-        """What is sent of a tensor: a local one stays here, and the received value goes back."""
-        if _matches(received.name, self._local()):
-            self._kept[received.name] = trained.copy()
-            return received.array
-        return trained
+    def _held_back(self, received: Tensor, trained: Array) -> Array:
+        """What is sent of a local tensor: it stays here, and the received value goes back."""
+        self._kept[received.name] = trained.copy()
+        return received.array
 
-    def _local(self) -> list[str]:
-        local = getattr(self.learner, "local", ())
-        return [local] if isinstance(local, str) else list(local)
-
-
-def _matches(name: str, patterns: list[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    def _local(self, model: Document) -> set[str]:
+        """Names of the model's tensors that stay with the learner."""
+        given = getattr(self.learner, "local", ())
+        patterns = [given] if isinstance(given, str) else list(given)
+        return {tensor.name for pattern in patterns for tensor in model.tensors if fnmatchcase(tensor.name, pattern)}
 
 
 def _names(learner: Learner) -> list[str] | None:

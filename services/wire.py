@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import msgpack
 import msgspec
@@ -22,6 +23,7 @@ from .tensors import DTYPES, NAMES, PLAIN, Array, Buffer, Coded, Document, Parse
 
 R = TypeVar("R")
 MEDIA_TYPE = "application/vnd.msgpack"
+LITTLE = sys.byteorder == "little"
 ALIGNMENT = 64  # bytes: tensor data begins on such a boundary of the document
 MAX_TENSORS = 100_000
 MAX_TENSOR_BYTES = 2**32 - 1  # what a MessagePack bin can hold
@@ -49,8 +51,7 @@ def _framed(
     extra: Mapping[str, Sequence[Tensor]] | None,
 ) -> _Frame:
     frame = _Frame()
-    present = [metrics is not None, metadata is not None, True, bool(extra)]
-    frame.map_header(sum(present))
+    frame.map_header(sum([True, metrics is not None, metadata is not None, bool(extra)]))
     frame.pack("tensors")  # first: where they are does not depend on the rest (see layout.py)
     frame.tensors(tensors)
     if metrics is not None:
@@ -114,27 +115,21 @@ class _Frame:
 
     def tensors(self, tensors: Sequence[Tensor | Coded]) -> None:
         self._head += _header(len(tensors), 0x90, b"\xdc", b"\xdd")
-        for tensor in tensors:
-            if isinstance(tensor, Coded):
-                self._coded(tensor)
-            else:
-                self._tensor(tensor)
+        if any(isinstance(tensor, Coded) for tensor in tensors):
+            for tensor in tensors:
+                if isinstance(tensor, Coded):
+                    self._coded(tensor)
+                else:
+                    self._tensors([tensor], _heads.__wrapped__)
+        else:
+            self._tensors(cast(Sequence[Tensor], tensors), _heads)
 
-    def _tensor(self, tensor: Tensor) -> None:
-        array = np.asarray(tensor.array)
-        name = NAMES.get(array.dtype) or NAMES.get(array.dtype.newbyteorder("<"))
-        if name is None:
-            known = ", ".join(DTYPES)
-            raise InvalidUpdate(f"tensor {tensor.name!r} has dtype {array.dtype}; known: {known}", tensor=tensor.name)
-        if array.nbytes > MAX_TENSOR_BYTES:  # before it is made contiguous: a broadcast array holds no memory yet
-            raise TooLarge(
-                f"tensor {tensor.name!r} has {array.nbytes} bytes; one tensor may have {MAX_TENSOR_BYTES}: split it",
-                tensor=tensor.name,
-                limit=MAX_TENSOR_BYTES,
-                got=array.nbytes,
-            )
-        self._head += _tensor_head(tensor.name, name, array.shape, tensor.trainable)
-        self._data(array.astype(DTYPES[name], order="C", copy=False).reshape(-1).view(np.uint8).data)
+    def _tensors(self, tensors: Sequence[Tensor], heads: Callable[..., tuple[bytes, ...]]) -> None:
+        arrays = [np.asarray(tensor.array) for tensor in tensors]
+        forms = tuple([(t.name, a.dtype, a.shape, t.trainable) for t, a in zip(tensors, arrays, strict=True)])
+        for head, array in zip(heads(self.size + len(self._head), forms), arrays, strict=True):
+            self._head += head
+            self._data(_bytes(array))
 
     def _coded(self, coded: Coded) -> None:
         more = {"encoding": coded.encoding, "delta": coded.delta or None, "scale": coded.scale}
@@ -145,13 +140,10 @@ class _Frame:
             self.pack(key, value)
         if coded.indices is not None:
             self._head += b"\xa7indices" + _bin_header(coded.indices.nbytes) + coded.indices
+        self._head += _data_head(self.size + len(self._head), coded.data.nbytes)
         self._data(coded.data)
 
     def _data(self, raw: memoryview) -> None:
-        data = b"\xa4data" + _bin_header(raw.nbytes)
-        at = self.size + len(self._head) + len(b"\xa3pad\xc4\x00") + len(data)
-        pad = -at % ALIGNMENT
-        self._head += b"\xa3pad\xc4" + bytes([pad]) + bytes(pad) + data
         self.flush()
         self.places.append(self.size)
         if raw.nbytes:
@@ -165,7 +157,45 @@ class _Frame:
             self._head.clear()
 
 
-@lru_cache(maxsize=4096)
+def _bytes(array: Array) -> memoryview:
+    """An array's elements in C order and little endian, in its own memory when they are that already."""
+    dtype = array.dtype
+    if array.flags.c_contiguous and array.nbytes and dtype.isnative and dtype.kind != "V" and LITTLE:
+        return array.data.cast("B")
+    wanted = DTYPES[NAMES.get(dtype) or NAMES[dtype.newbyteorder("<")]]
+    return array.astype(wanted, order="C", copy=False).reshape(-1).view(np.uint8).data
+
+
+@lru_cache(maxsize=8)  # documents of one model begin alike
+def _heads(at: int, forms: tuple[tuple[str, np.dtype[Any], tuple[int, ...], bool], ...]) -> tuple[bytes, ...]:
+    """What stands before the data of each of these tensors, when all that begins `at` so many bytes."""
+    heads = []
+    for label, dtype, shape, trainable in forms:
+        name = NAMES.get(dtype) or NAMES.get(dtype.newbyteorder("<"))
+        if name is None:
+            known = ", ".join(DTYPES)
+            raise InvalidUpdate(f"tensor {label!r} has dtype {dtype}; known: {known}", tensor=label)
+        size = math.prod(shape) * dtype.itemsize
+        if size > MAX_TENSOR_BYTES:  # before it is made contiguous: a broadcast array holds no memory yet
+            raise TooLarge(
+                f"tensor {label!r} has {size} bytes; one tensor may have {MAX_TENSOR_BYTES}: split it",
+                tensor=label,
+                limit=MAX_TENSOR_BYTES,
+                got=size,
+            )
+        head = _tensor_head(label, name, shape, trainable)
+        heads.append(head + _data_head(at + len(head), size))
+        at += len(heads[-1]) + size
+    return tuple(heads)
+
+
+def _data_head(at: int, size: int) -> bytes:
+    """Padding, key and length of data of this size, when all that begins `at` so many bytes."""
+    data = b"\xa4data" + _bin_header(size)
+    pad = -(at + len(b"\xa3pad\xc4\x00") + len(data)) % ALIGNMENT
+    return b"\xa3pad\xc4" + bytes([pad]) + bytes(pad) + data
+
+
 def _tensor_head(name: str, dtype: str, shape: tuple[int, ...], trainable: bool, more: int = 0) -> bytes:
     """A tensor's map up to its padding, or to `more` keys before that; the same for every document of a model."""
     head = _header((5 if trainable else 6) + more, 0x80, b"\xde", b"\xdf")

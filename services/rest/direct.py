@@ -259,19 +259,19 @@ def _head_of(netloc: str, target: str, request: Request) -> bytes:
 
 def _pieces(head: bytes, parts: Sequence[Buffer]) -> Iterator[Buffer]:
     """What is written, in pieces: small parts together, large ones from their own memory."""
-    together = bytearray(head)
+    together: list[Buffer] = [head]
+    size = len(head)
     for part in parts:
+        length = len(part) if isinstance(part, bytes) else memoryview(part).nbytes
+        if size + length > JOINED:
+            yield b"".join(together)
+            together, size = [], 0
+        if length <= JOINED:
+            together.append(part)
+            size += length
+            continue
         view = memoryview(part).cast("B")
-        if len(together) + len(view) <= JOINED:
-            together += view
-            continue
-        if together:
-            yield bytes(together)
-            together = bytearray()
-        if len(view) <= JOINED:
-            together += view
-            continue
-        for at in range(0, len(view), PIECE):
+        for at in range(0, length, PIECE):
             yield view[at : at + PIECE]
     if together:
-        yield bytes(together)
+        yield b"".join(together)

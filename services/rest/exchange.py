@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 from ..memory import allocate
@@ -23,7 +24,7 @@ class Request:
     into: Download | None = None
     limit_s: float = 30.0
 
-    @property
+    @cached_property
     def length(self) -> int:
         """Bytes of the body."""
         return sum(memoryview(part).nbytes for part in self.parts)
