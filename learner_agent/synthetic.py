@@ -77,11 +77,11 @@ class Inline(Workers):
         return call(*arguments)
 
 
-async def work(controller: str, learners: int, params: int, token: str | None) -> None:
-    """Run the learners until the federation is over."""
-    memory.keep(learners)
+async def work(controller: str, learners: range, params: int, token: str | None) -> None:
+    """Run the learners of these numbers until the federation is over."""
+    memory.keep(len(learners))
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-        for index in range(learners):
+        for index in learners:
             client = await stack.enter_async_context(Client(controller, token, patience_s=60.0))
             request = m.JoinRequest(name=f"synthetic-{index:04d}")
             learner = LearnerAtWork(SyntheticLearner(index, params))
@@ -94,13 +94,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--controller", required=True, help="URL")
     parser.add_argument("--learners", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
     parser.add_argument("--params", type=int, default=100_000, help="parameters of the model, about")
     parser.add_argument("--token", help="enrolment token")
     given = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     with contextlib.suppress(KeyboardInterrupt):
         try:
-            asyncio.run(work(given.controller, given.learners, given.params, given.token))
+            learners = range(given.first, given.first + given.learners)
+            asyncio.run(work(given.controller, learners, given.params, given.token))
         except* FederationError as errors:
             raise SystemExit(f"synthetic learners: {errors.exceptions[0]}") from None
 

@@ -13,14 +13,18 @@ import numpy as np
 
 from . import wire
 from .aggregation import State, View
+from .blocks import in_threads
 from .checks import check_finite
 from .encoding import encode_model
 from .errors import AggregationFailed, NonFiniteUpdate
 from .federation import Aggregation
 from .layout import Layout, layout_of
 from .rounds import ModelInfo
-from .store import ModelStore
+from .store import Draft, ModelStore
 from .wire import PLAIN, Coded, Tensor
+
+
+SMALL = 1 << 21  # bytes of a model that threads would not hasten
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,33 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
         arrays, optimizer_state = job.plan.optimizer.step(before, aggregate, trainable, job.optimizer_state)
         tensors = [Tensor(old.name, array, old.trainable) for old, array in zip(parent, arrays, strict=True)]
         layout.spec.check(tensors)
-        try:
-            check_finite(tensors)
-        except NonFiniteUpdate as error:
-            raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
         for target, array in zip(room, arrays, strict=True):
             if target is not array:  # a rule or an optimizer that makes arrays of its own
                 np.copyto(target, array)
-        model = ModelInfo(wire.digest([draft.buffer]), len(draft.buffer))
+        model = _finished(draft, tensors)
         draft.keep(model.digest)
         model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down))
     return Made(model, layout_in(store, model.digest), (aggregator_state, optimizer_state), clock() - started)
+
+
+def _finished(draft: Draft, tensors: Sequence[Tensor]) -> ModelInfo:
+    """What the draft holds, once it is found to be finite; raises AggregationFailed."""
+    digests: list[str] = []
+    steps: list[Callable[[], None]] = [
+        lambda: digests.append(wire.digest([draft.buffer])),
+        draft.finish,
+        lambda: check_finite(tensors),
+    ]
+    try:
+        if len(draft.buffer) < SMALL:
+            for step in steps:
+                step()
+        else:  # together: each takes its time
+            for _ in in_threads(lambda step: step(), steps):
+                pass
+    except NonFiniteUpdate as error:
+        raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
+    return ModelInfo(digests[0], len(draft.buffer))
 
 
 def layout_in(store: ModelStore, digest: str) -> Layout:

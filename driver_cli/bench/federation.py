@@ -1,8 +1,9 @@
-"""The federation that the bench measures: a controller, learners in another process, one run advanced by hand."""
+"""The federation that the bench measures: a controller, learners in other processes, one run advanced by hand."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +22,12 @@ from .sizes import Size
 READY_S = 300.0  # how long the learners may take to be there and to give the initial weights
 ROUND_S = 600.0  # a round that takes longer is broken
 LOOK_S = (0.005, 0.25)  # the shortest and the longest pause between two looks at a round
+
+
+def spread(learners: int) -> list[range]:
+    """Numbers of the learners of each process: as many processes as there are cores, for each learner has its own."""
+    processes = min(learners, os.cpu_count() or 1)
+    return [range(learners * i // processes, learners * (i + 1) // processes) for i in range(processes)]
 
 
 @dataclass
@@ -44,12 +51,7 @@ class Federation:
         self.controller: LocalController = await start_controller(
             self.started, self.model_store, environment=environment
         )
-        self._learners: Child = self.started.start(
-            "learners",
-            "learner_agent.synthetic",
-            *("--controller", self.controller.url, "--learners", str(self.learners)),
-            *("--params", str(self.size.asked_of_learners)),
-        )
+        self._learners = [self._start_learners(places) for places in spread(self.learners)]
         self.client = Client(self.controller.url)
         self.run = await self.client.start_run(
             {
@@ -69,6 +71,14 @@ class Federation:
     ) -> None:
         """Close the connection; whoever gave `started` ends the processes."""
         await self.client.close()
+
+    def _start_learners(self, places: range) -> Child:
+        return self.started.start(
+            f"learners-{places.start}",
+            "learner_agent.synthetic",
+            *("--controller", self.controller.url, "--learners", str(len(places)), "--first", str(places.start)),
+            *("--params", str(self.size.asked_of_learners)),
+        )
 
     async def round(self) -> float:
         """Do the next round; seconds until it was seen to be over."""
@@ -109,4 +119,4 @@ class Federation:
             raise FederationError(f"the run of the bench {self.run.state}: {self.run.reason}")
 
     def _cpu(self) -> Cpu:
-        return Cpu.of(self.controller.process.pid, self._learners.pid)
+        return Cpu.of(self.controller.process.pid, *(one.pid for one in self._learners))

@@ -43,9 +43,11 @@ class Cpu(Measured):
     learners: float | None
 
     @classmethod
-    def of(cls, server_pid: int, learners_pid: int) -> Self:
-        """What two processes have used until now."""
-        return cls(server=counters.cpu_s(server_pid), learners=counters.cpu_s(learners_pid))
+    def of(cls, server_pid: int, *learners_pids: int) -> Self:
+        """What these processes have used until now."""
+        spent = [counters.cpu_s(pid) for pid in learners_pids]
+        known = [seconds for seconds in spent if seconds is not None]
+        return cls(server=counters.cpu_s(server_pid), learners=sum(known) if len(known) == len(spent) else None)
 
     def until(self, later: Self) -> Self:
         """What was used from here to `later`."""

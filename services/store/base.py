@@ -18,8 +18,9 @@ Buffer = bytes | bytearray | memoryview
 class Draft:
     """Room for a document that is written in place."""
 
-    buffer: memoryview  # writable; not to be written to after `keep`
+    buffer: memoryview  # writable; not to be written to after `finish` or `keep`
     keep: Callable[[str], None]  # hold it under a key, as `publish` would
+    finish: Callable[[], None] = lambda: None  # may be called before: the part of it that takes long and needs no key
 
 
 @contextmanager

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO, ClassVar
 
 from ..errors import UnknownModel
-from .base import Buffer, Draft, buffered
+from ..memory import allocate
+from .base import Buffer, Draft
 from .lineage import Lineage
 
 SHARED = 256 * 1024  # bytes: from here on sendfile is worth a file
@@ -34,21 +35,37 @@ class InMemory:
 
     def publish(self, key: str, parts: Sequence[Buffer]) -> None:
         """See ModelStore.publish. A large model lives in a file in memory, where the system has such files (Linux)."""
-        size = sum(memoryview(part).nbytes for part in parts)
-        if not _worth_a_file(size):
+        if _worth_a_file(sum(memoryview(part).nbytes for part in parts)):
+            self._hold(key, _written(parts))
+        else:
             self.put(key, parts)
-            return
-        with os.fdopen(os.memfd_create(key), "w+b", buffering=0) as file:
-            for part in parts:
-                _write_all(file, memoryview(part).cast("B"))
-            file.seek(0)
-            self.drop(key)
-            self._files[key] = os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
-            self._blobs[key] = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
 
-    def draft(self, size: int) -> AbstractContextManager[Draft]:
+    @contextmanager
+    def draft(self, size: int) -> Iterator[Draft]:
         """See ModelStore.draft. Filling fresh pages of a file in memory costs more than one copy into it."""
-        return buffered(size, self.publish)
+        buffer, files = allocate(size), list[BinaryIO]()
+
+        def finish() -> None:
+            if _worth_a_file(size) and not files:
+                files.append(_written([buffer]))
+
+        def keep(key: str) -> None:
+            finish()
+            if files:
+                self._hold(key, files.pop())
+            else:
+                self.put(key, [buffer])
+
+        try:
+            yield Draft(buffer, keep, finish)
+        finally:
+            for file in files:
+                file.close()
+
+    def _hold(self, key: str, file: BinaryIO) -> None:
+        self.drop(key)
+        self._files[key] = file
+        self._blobs[key] = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
     def file(self, key: str) -> BinaryIO | None:
         """See ModelStore.file."""
@@ -92,6 +109,12 @@ def _worth_a_file(size: int) -> bool:
     return size >= SHARED and hasattr(os, "memfd_create")
 
 
-def _write_all(file: BinaryIO, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) :]
+def _written(parts: Sequence[Buffer]) -> BinaryIO:
+    """A file in memory that holds the bytes of `parts`, to be read."""
+    with os.fdopen(os.memfd_create("model"), "w+b", buffering=0) as file:
+        for part in parts:
+            data = memoryview(part).cast("B")
+            while data:
+                data = data[file.write(data) :]
+        file.seek(0)
+        return os.fdopen(os.dup(file.fileno()), "rb", buffering=0)
