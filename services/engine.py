@@ -23,7 +23,6 @@ from .rounds import ModelInfo
 from .store import Draft, ModelStore
 from .wire import PLAIN, Coded, Tensor
 
-
 SMALL = 1 << 21  # bytes of a model that threads would not hasten
 
 

@@ -17,7 +17,7 @@ class Entry(NamedTuple):
 
     id: int
     kind: str
-    now: float  # on the monotonic clock
+    at: float  # on the monotonic clock
     text: str
     run: str | None
     round: int | None
@@ -62,7 +62,7 @@ class Journal:
         return m.Event.model_construct(
             id=event.id,
             kind=event.kind,
-            at=self.iso(event.now),
+            at=self.iso(event.at),
             text=event.text,
             run_id=event.run,
             round=event.round,
