@@ -60,7 +60,8 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     _, layout = runtime.model(task.model.digest)
     scaler = runtime.federation.runs[task.run_id].plan.scaler
     if layout.fits(body):
-        outcome = await examine(size, lambda: check_fitting(body, layout, scaler), READ_INLINE)
+        inline = READ_INLINE if layout.has_small_rest(body) else 0
+        outcome = await examine(size, lambda: check_fitting(body, layout, scaler), inline)
         return await runtime.accept_update(task, body, outcome)
     model = await runtime.off_loop(runtime.store.get, task.model.digest) if task.may_code else None
     work = partial(check_update, body, layout.spec, scaler, task.up, model)

@@ -5,6 +5,7 @@ On top of the stock class, for plain connections, an app finds in `scope["extens
 - `metis.receive_into`: `await receive_into(buffer, interrupt)` lets the socket write the rest of a body of declared
   length straight into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long) and gives the
   number of bytes that came: fewer when the peer left, or when the future `interrupt` was done before;
+- `metis.gone`: `gone()` gives a future that is done once the peer has left;
 - `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
 
 It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate.

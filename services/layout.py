@@ -60,8 +60,11 @@ class Layout:
 
         Raises MalformedUpdate as wire.parse does.
         """
-        data = memoryview(document)
-        return wire.parse_rest(_rest(data, self.size)) if len(data) - self.size <= MAX_REST else None
+        return wire.parse_rest(_rest(memoryview(document), self.size)) if self.has_small_rest(document) else None
+
+    def has_small_rest(self, document: Buffer) -> bool:
+        """Whether little stands beside the tensors of a document that fits: no work to decode."""
+        return memoryview(document).nbytes - self.size <= MAX_REST
 
     def read(self, document: Buffer, writable: bool = False) -> tuple[Tensor, ...]:
         """The tensors of any document, sharing its memory; raises MalformedUpdate as wire.decode does."""

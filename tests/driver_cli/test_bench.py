@@ -18,6 +18,7 @@ import pytest
 from driver_cli.bench import counters, floor
 from driver_cli.bench.channel import start_helper
 from driver_cli.bench.crowd import Crowd
+from driver_cli.bench.federation import spread
 from driver_cli.bench.idle import raise_file_limit
 from driver_cli.bench.sizes import counts, sizes
 from driver_cli.bench.stress import Stress, turns
@@ -231,3 +232,12 @@ def test_wrong_options_are_2(tmp_path: Path, arguments: tuple[str, ...], said: s
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("learners", [1, 2, 3, 10, 101])
+def test_learners_are_spread_over_the_cores(learners: int) -> None:
+    """Every number once, in as many processes as there are cores, none of which is empty."""
+    found = spread(learners)
+    assert [number for places in found for number in places] == list(range(learners))
+    assert len(found) == min(learners, os.cpu_count() or 1)
+    assert all(found)
