@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
+from .futures import settle
+
 
 class Polls:
     """By learner; a learner may have several, the last of a connection that is not yet known to be lost."""
@@ -16,8 +18,8 @@ class Polls:
         """Wait; `hangup` is done when the caller is gone."""
         loop = asyncio.get_running_loop()
         wake = loop.create_future()
-        timer = loop.call_later(seconds, _settle, wake)
-        hangup.add_done_callback(lambda _: _settle(wake))
+        timer = loop.call_later(seconds, settle, wake)
+        hangup.add_done_callback(lambda _: settle(wake))
         waiting = self._waiting.setdefault(learner_id, [])
         waiting.append(wake)
         try:
@@ -32,13 +34,8 @@ class Polls:
         """There is news for these learners."""
         for learner_id in learner_ids:
             for wake in self._waiting.get(learner_id, ()):
-                _settle(wake)
+                settle(wake)
 
     def wake_all(self) -> None:
         """Let every poll end."""
         self.wake(list(self._waiting))
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

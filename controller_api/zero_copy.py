@@ -25,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.errors import BodyTooSlow, FederationError, HeadTooLarge, HeadTooSlow, NotParseable
 
+from .futures import settle
 from .problems import body_of, status_of
 
 HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
@@ -113,7 +114,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         """See asyncio.BaseProtocol."""
         self._disarm_head_timer()
         if self._gone is not None:
-            _settle(self._gone)
+            settle(self._gone)
         super().connection_lost(exc)
 
     def _arm_head_timer(self) -> None:
@@ -157,7 +158,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             if self._gone is None or self._gone.done():
                 self._gone = self.loop.create_future()
                 if self.transport.is_closing():
-                    _settle(self._gone)
+                    settle(self._gone)
             return self._gone
 
         cycle.message_event = Flag()
@@ -230,7 +231,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         socket = os.dup(self.transport.get_extra_info("socket").fileno())
         sent = 0
         stalled = self.loop.create_future()
-        watch = Watch(self.loop, lambda: sent, lambda: _settle(stalled))
+        watch = Watch(self.loop, lambda: sent, lambda: settle(stalled))
         try:
             while sent < count and not self.transport.is_closing():
                 try:
@@ -251,18 +252,13 @@ class ZeroCopyProtocol(HttpToolsProtocol):
 
     async def _until_writable(self, socket: int, stalled: asyncio.Future[None]) -> None:
         writable = self.loop.create_future()
-        self.loop.add_writer(socket, _settle, writable)
+        self.loop.add_writer(socket, settle, writable)
         try:
             await asyncio.wait((writable, stalled), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.loop.remove_writer(socket)
         if stalled.done():
             self.transport.abort()
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 class Sink(asyncio.BufferedProtocol):
@@ -285,7 +281,7 @@ class Sink(asyncio.BufferedProtocol):
         self.position += nbytes
         if self.position == self._size:
             self._hand_back()
-            _settle(self.done)
+            settle(self.done)
 
     def give_up(self) -> None:
         """The body came too slowly."""
@@ -295,7 +291,7 @@ class Sink(asyncio.BufferedProtocol):
 
     def interrupted(self, _: object = None) -> None:
         """Somebody else will go on with this body, or nobody can."""
-        _settle(self.done)
+        settle(self.done)
 
     def detach(self) -> None:
         """Whatever ended the wait: not a byte more goes into the buffer. An unfinished body ends its connection."""

@@ -42,8 +42,9 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
     `clock` gives the seconds by which the work is timed.
     """
     started = clock()
-    layout = layout_in(store, job.parent.digest)
-    parent = layout.read(store.get(job.parent.digest))
+    document = store.get(job.parent.digest)
+    layout = layout_of(document)
+    parent = layout.read(document)
     before = [tensor.array for tensor in parent]
     trainable = [tensor.trainable for tensor in parent]
     views = [

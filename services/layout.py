@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import wire
+from .blocks import BLOCK
 from .checks import Spec, check_finite
 from .errors import MalformedUpdate
 from .wire import Array, Buffer, Document, Parsed, Tensor
@@ -21,7 +22,6 @@ BEGIN = b"\xa7tensors"  # the first key, after the byte that counts the keys
 ONE_KEY = 0x81
 MAX_REST = 1 << 16  # bytes after the tensors that are worth a copy
 KNOWN = 4  # layouts that are remembered
-BLOCK = 1 << 16  # values looked at together: they fit the processor's cache
 
 
 class Layout:

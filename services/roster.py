@@ -124,10 +124,11 @@ class Roster:
         return gone
 
     def next_lapse(self, lease_s: float) -> float | None:
-        """When the next lease ends."""
+        """When the next lease may end; None while none can."""
         if not any(one.state == "active" for one in self):
             return None
-        return self._none_before if lease_s == self._lease_s else self._first_lapse(lease_s)
+        first = self._none_before if lease_s == self._lease_s else self._first_lapse(lease_s)
+        return None if math.isinf(first) else first
 
     def _first_lapse(self, lease_s: float) -> float:
         return min((one.lapses_at(lease_s) for one in self if one.state == "active"), default=math.inf)

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from services import ModelStoreConfig, wire
+from services import ModelStoreConfig, engine, wire
 from services.aggregation import RULES, State, View
 from services.checks import Spec
 from services.config import resolve
@@ -74,6 +74,17 @@ def test_the_document_is_the_encoded_model(rule: str, store: ModelStore) -> None
     assert (made.model.digest, made.model.size) == (wire.digest([want]), len(want))
     assert bytes(store.get(made.model.digest)) == want
     assert made.layout.spec == Spec.of(model(0))
+
+
+@pytest.mark.parametrize("small", [0, 1 << 30])
+def test_a_model_is_the_same_finished_in_threads_or_not(
+    small: int, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large models are hashed, written and looked through at once, small ones one after the other."""
+    one = job(store, "FedAvg")
+    expected = run(one, store).model.digest
+    monkeypatch.setattr(engine, "SMALL", small)
+    assert run(one, store).model.digest == expected
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,21 @@ def test_a_document_can_be_written_in_place(opened: Opener, size: int) -> None:
     assert bytes(view) == bytes([7]) * size
 
 
+@pytest.mark.parametrize("size", [1000, 1 << 20])
+def test_a_draft_may_be_finished_before_its_key_is_known(opened: Opener, tmp_path: Path, size: int) -> None:
+    """Then it is kept as ever; finished and not kept, nothing is left of it."""
+    store = opened()
+    with store.draft(size) as draft:
+        draft.buffer[:] = bytes([7]) * size
+        draft.finish()
+        draft.keep("a")
+    assert bytes(store.get("a")) == bytes([7]) * size
+    before = list(tmp_path.rglob("*"))
+    with store.draft(size) as draft:
+        draft.finish()
+    assert list(tmp_path.rglob("*")) == before
+
+
 def test_a_draft_that_is_not_kept_is_gone(opened: Opener, tmp_path: Path) -> None:
     """Nothing is left of it, also when the writer fails."""
     store = opened()

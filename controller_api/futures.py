@@ -1,0 +1,11 @@
+"""Futures that may be done by more than one thing."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+def settle(future: asyncio.Future[None]) -> None:
+    """Let whoever waits go on, unless that has happened."""
+    if not future.done():
+        future.set_result(None)
