@@ -8,7 +8,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from services.errors import TooLarge
 
-INLINE = 1 << 18  # bytes: a smaller body is not worth the machinery
+INLINE = 1 << 18  # bytes: to deal with a smaller body takes the event loop no time that others would notice
+GATHERED = 1 << 14  # bytes: a smaller body is not worth the machinery
 
 
 async def receive(request: Request, buffer: memoryview, interrupt: asyncio.Future[None]) -> int:
@@ -17,7 +18,7 @@ async def receive(request: Request, buffer: memoryview, interrupt: asyncio.Futur
     Raises BodyTooSlow (`got`: the bytes that came), TooLarge.
     """
     receive_into = request.scope.get("extensions", {}).get("metis.receive_into")
-    if receive_into is None or len(buffer) <= INLINE:
+    if receive_into is None or len(buffer) <= GATHERED:
         return await _gather(request, buffer, interrupt)
     came: int = await receive_into(buffer, interrupt)
     return came

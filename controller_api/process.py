@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,8 @@ def serve(
         )
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn raises it again after its shutdown
+    gc.collect()
+    gc.freeze()  # what is here now stays: to look at it again would stop the server for tens of milliseconds
     with contextlib.suppress(KeyboardInterrupt):
         Server(app, settings).run()
 

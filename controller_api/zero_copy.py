@@ -23,17 +23,18 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from services.errors import BodyTooSlow, FederationError, HeadTooLarge, HeadTooSlow, NotParseable
+from services.errors import FederationError, HeadTooLarge, HeadTooSlow, NotParseable
 
+from . import near
 from .futures import settle
 from .problems import body_of, status_of
+from .receiving import PIECE, Reader, Sink, Watch
 
 HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
 HEAD_FIELDS = 100  # most header fields
+LINGER_S = 1.0  # after a refusal the rest is read and dropped for so long (RFC 9112, section 9.6)
+LINGER_BYTES = 4 * HEAD_BYTES  # and no more than that
 HEAD_S = 10.0  # a head must be there after so long
-PIECE = 1 << 20  # bytes in one system call: larger gains nothing, and others get their turn
-STALL_S = 30.0  # a transfer that moves less than SLOWEST · STALL_S in this time is given up
-SLOWEST = 1024  # bytes per second
 
 
 class Flag(asyncio.Event):
@@ -47,7 +48,8 @@ class Flag(asyncio.Event):
 class ZeroCopyProtocol(HttpToolsProtocol):
     """See the module."""
 
-    __slots__ = ("_gone", "_head_open", "_head_size", "_head_timer", "_refused")  # 1 KB less: the dict stays shared
+    # 1 KB less: the dict stays shared
+    __slots__ = ("_gone", "_head_open", "_head_size", "_head_timer", "_reader", "_refused")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,12 +63,20 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.BaseProtocol."""
         super().connection_made(transport)
+        near.bound(transport.get_extra_info("socket"))
+        if self.scheme == "http":
+            self._reader = Reader(self)
+            transport.set_protocol(self._reader)
         self.flow._is_writable_event = Flag()
         self.flow._is_writable_event.set()
         self._arm_head_timer()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        if self._refused:
+            self._head_size += len(data)
+            if self._head_size > LINGER_BYTES:
+                self.transport.close()
         if self._refused or self.parser is None:
             return
         if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
@@ -143,7 +153,11 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             content = json.dumps(body_of(error)).encode()
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[status_of(type(error))] + head % len(content) + content)
-        self.transport.close()
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()  # to close with bytes unread would reset the connection, and the answer be lost
+        self._head_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     # ---- the extensions
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
@@ -197,7 +211,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
         self.flow.pause_reading()
-        sink = Sink(self, buffer, came)
+        sink = Sink(self, self._reader, buffer, came)
         self.transport.set_protocol(sink)
         self.flow.resume_reading()
         watch = Watch(self.loop, lambda: sink.position, sink.give_up)
@@ -259,92 +273,3 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             self.loop.remove_writer(socket)
         if stalled.done():
             self.transport.abort()
-
-
-class Sink(asyncio.BufferedProtocol):
-    """Has the connection for the length of one body: the socket writes into `buffer`, nothing else does."""
-
-    def __init__(self, http: ZeroCopyProtocol, buffer: memoryview, position: int) -> None:
-        self.position = position
-        self.done: asyncio.Future[None] = http.loop.create_future()
-        self._http = http
-        self._buffer = buffer
-        self._size = len(buffer)
-        self._attached = True
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """See asyncio.BufferedProtocol."""
-        return self._buffer[self.position : self.position + PIECE]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """See asyncio.BufferedProtocol."""
-        self.position += nbytes
-        if self.position == self._size:
-            self._hand_back()
-            settle(self.done)
-
-    def give_up(self) -> None:
-        """The body came too slowly."""
-        if not self.done.done():
-            told = f"{self.position} of {self._size} bytes came, then too few for {STALL_S:g} s"
-            self.done.set_exception(BodyTooSlow(told, expected=self._size, got=self.position))
-
-    def interrupted(self, _: object = None) -> None:
-        """Somebody else will go on with this body, or nobody can."""
-        settle(self.done)
-
-    def detach(self) -> None:
-        """Whatever ended the wait: not a byte more goes into the buffer. An unfinished body ends its connection."""
-        if self._attached:
-            self._hand_back()
-            self._http.cycle.keep_alive = False
-
-    def _hand_back(self) -> None:
-        self._let_go()
-        self._http.flow.pause_reading()  # until the next request is wanted
-        self._http.transport.set_protocol(self._http)
-
-    def _let_go(self) -> None:
-        """The transport keeps this protocol's methods for as long as it lives: they must not keep the buffer."""
-        self._attached = False
-        self._buffer = memoryview(b"")
-
-    def eof_received(self) -> None:
-        """See asyncio.BaseProtocol."""
-
-    def pause_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
-        self._http.pause_writing()
-
-    def resume_writing(self) -> None:
-        """See asyncio.BaseProtocol."""
-        self._http.resume_writing()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See asyncio.BaseProtocol."""
-        self._let_go()
-        self.interrupted()
-        self._http.connection_lost(exc)
-
-
-class Watch:
-    """Calls `give_up` when less than SLOWEST bytes per second moved over STALL_S seconds."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, position: Any, give_up: Any) -> None:
-        self._loop = loop
-        self._position = position
-        self._give_up = give_up
-        self._seen = position()
-        self._timer = loop.call_later(STALL_S, self._look)
-
-    def _look(self) -> None:
-        now = self._position()
-        if now - self._seen < SLOWEST * STALL_S:
-            self._give_up()
-            return
-        self._seen = now
-        self._timer = self._loop.call_later(STALL_S, self._look)
-
-    def cancel(self) -> None:
-        """Stop watching."""
-        self._timer.cancel()

@@ -132,8 +132,11 @@ def each(found: Sequence[Block], worker: Callable[[], Callable[[Block], None]]) 
 
     def do(share: Sequence[Block]) -> None:
         work = worker()
-        for block in share:
-            work(block)
+        with np.errstate(
+            all="ignore"
+        ):  # whoever works on blocks knows what overflows; the bytes between tensors are no values
+            for block in share:
+                work(block)
 
     threads = THREADS if len(found) >= 2 * THREADS else 1
     for _ in in_threads(do, [found[i::threads] for i in range(threads)]):

@@ -9,7 +9,7 @@ from .offers import Offers
 from .roster import Member
 from .rounds import Assignment
 from .run import RunState
-from .scheduling import Wait
+from .scheduling import Wait, waiting_text
 from .stages import Stages
 
 HEARTBEATS_PER_LEASE = 3
@@ -75,8 +75,8 @@ def waiting_for(stages: Stages, run: RunState, now: float) -> str | None:
         return f"waiting for initial weights from {task.learner}; asks the next learner in {left:.0f} s"
     for one in run.open:
         if one.state == "training":
-            verdict = run.plan.scheduler.decide(stages.view(run, one, now))
-            return verdict.text if isinstance(verdict, Wait) else None
+            view = stages.view(run, one, now)
+            return waiting_text(view) if isinstance(run.plan.scheduler.decide(view), Wait) else None
         if one.state == "aggregating":
             return f"aggregating {len(one.accepted)} updates"
         names = ", ".join([t.learner for t in one.evaluate.values() if t.state == "offered"][:3])

@@ -13,8 +13,9 @@ import numpy as np
 
 from . import wire
 from .aggregation import State, View
+from .aggregation.base import Array, is_elementwise
 from .blocks import in_threads
-from .checks import check_finite
+from .checks import Spec, check_finite
 from .encoding import encode_model
 from .errors import AggregationFailed, NonFiniteUpdate
 from .federation import Aggregation
@@ -43,35 +44,58 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
     """
     started = clock()
     document = store.get(job.parent.digest)
+    updates = [store.get(share.blob) for share in job.shares]
     layout = layout_of(document)
     parent = layout.read(document)
-    before = [tensor.array for tensor in parent]
-    trainable = [tensor.trainable for tensor in parent]
-    views = [
-        View(
-            learner=share.learner,
-            arrays=[tensor.array for tensor in layout.read(store.get(share.blob))],
-            parent=before,
-            trainable=trainable,
-            metrics=share.metrics,
-            metadata=share.metadata,
-        )
-        for share in job.shares
-    ]
-    factors = [share.factor for share in job.shares]
     with store.draft(layout.size_of(parent)) as draft:
-        room = layout.room(parent, draft.buffer)
-        aggregate, aggregator_state = job.plan.aggregator.aggregate(views, factors, job.aggregator_state, room)
-        arrays, optimizer_state = job.plan.optimizer.step(before, aggregate, trainable, job.optimizer_state)
-        tensors = [Tensor(old.name, array, old.trainable) for old, array in zip(parent, arrays, strict=True)]
-        layout.spec.check(tensors)
-        for target, array in zip(room, arrays, strict=True):
-            if target is not array:  # a rule or an optimizer that makes arrays of its own
-                np.copyto(target, array)
+        tensors = layout.room(parent, draft.buffer)
+        if is_elementwise(job.plan.aggregator) and layout.are_values([document, *updates]):  # much less to do for each
+            values = [layout.values(one) for one in (document, *updates)]
+            aggregator_state = _combine(job, values[0], values[1:], layout.values(draft.buffer, writable=True))
+            layout.frame(draft.buffer)
+        else:
+            aggregator_state = _combine(job, parent, [layout.read(update) for update in updates], tensors)
+        optimizer_state = _move(job, parent, tensors)
         model = _finished(draft, tensors)
         draft.keep(model.digest)
         model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down))
     return Made(model, layout_in(store, model.digest), (aggregator_state, optimizer_state), clock() - started)
+
+
+def _combine(
+    job: Aggregation, parent: Sequence[Tensor], updates: Sequence[Sequence[Tensor]], room: Sequence[Tensor]
+) -> State | None:
+    """Put into `room` what the rule makes of the updates; returns its state."""
+    before, trainable = _arrays(parent), [tensor.trainable for tensor in parent]
+    views = [
+        View(share.learner, _arrays(update), before, trainable, share.metrics, share.metadata)
+        for share, update in zip(job.shares, updates, strict=True)
+    ]
+    factors = [share.factor for share in job.shares]
+    made, state = job.plan.aggregator.aggregate(views, factors, job.aggregator_state, _arrays(room))
+    _put(made, room)
+    return state
+
+
+def _move(job: Aggregation, parent: Sequence[Tensor], room: Sequence[Tensor]) -> State | None:
+    """Make of the aggregate in `room` the next model; returns the optimizer's state."""
+    trainable = [tensor.trainable for tensor in parent]
+    made, state = job.plan.optimizer.step(_arrays(parent), _arrays(room), trainable, job.optimizer_state)
+    _put(made, room)
+    return state
+
+
+def _arrays(tensors: Sequence[Tensor]) -> list[Array]:
+    return [tensor.array for tensor in tensors]
+
+
+def _put(arrays: Sequence[Array], room: Sequence[Tensor]) -> None:
+    """Copy what a rule or an optimizer made in arrays of its own; raises ShapeMismatch for other tensors than these."""
+    if all(array is tensor.array for array, tensor in zip(arrays, room, strict=True)):
+        return
+    Spec.of(room).check([tensor._replace(array=array) for array, tensor in zip(arrays, room, strict=True)])
+    for array, tensor in zip(arrays, room, strict=True):
+        np.copyto(tensor.array, array)
 
 
 def _finished(draft: Draft, tensors: Sequence[Tensor]) -> ModelInfo:

@@ -8,7 +8,7 @@ decoding: names, dtypes, shapes and places are the model's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Layout:
 
     def __init__(self, model: Document, document: memoryview) -> None:
         self.spec = Spec.of(model.tensors)
-        self.size, self._aligned = 0, False
+        self.size, self._aligned, self._floats = 0, False, False
         plain = all(t.array.nbytes and t.dtype.kind != "b" for t in model.tensors)  # a bool's bytes must be looked at
         if bytes(document[1 : 1 + len(BEGIN)]) != BEGIN or not model.tensors or not plain:
             return
@@ -76,18 +76,35 @@ class Layout:
             for name, trainable, shape, dtype, place in self._tensors
         )
 
+    def are_values(self, documents: Iterable[Buffer]) -> bool:
+        """Whether all fit, and all tensors are float32: then `values` may be worked on instead of the tensors."""
+        return self._floats and all(self.fits(document) for document in documents)
+
+    def values(self, document: Buffer, writable: bool = False) -> tuple[Tensor]:
+        """A document that `are_values` as one tensor that shares its memory.
+
+        What stands between the tensors' data is in it too, as numbers that mean nothing: `frame` mends what is written.
+        """
+        data = memoryview(document) if writable else memoryview(document).toreadonly()
+        return (Tensor("values", np.frombuffer(data, "<f4", self.size // 4)),)
+
+    def frame(self, buffer: memoryview) -> None:
+        """Write a document of the tensors alone but for their data; only for a layout that is aligned."""
+        data = np.frombuffer(buffer, np.uint8)
+        data[self._fixed_at] = self._fixed
+        data[0] = ONE_KEY
+
     def size_of(self, model: Sequence[Tensor]) -> int:
         """Bytes of a document of the model's tensors alone."""
         return self.size if self._aligned else wire.length(wire.encode(model))
 
-    def room(self, model: Sequence[Tensor], buffer: memoryview) -> list[Array]:
-        """Make `buffer`, of that size, such a document but for the tensors' data; returns the arrays to put it in."""
+    def room(self, model: Sequence[Tensor], buffer: memoryview) -> Sequence[Tensor]:
+        """Make `buffer`, of that size, such a document but for the tensors' data; returns the tensors to put it in."""
         if not self._aligned:
-            return wire.lay_out(model, buffer)
-        data = np.frombuffer(buffer, np.uint8)
-        data[self._fixed_at] = self._fixed
-        data[0] = ONE_KEY
-        return [tensor.array for tensor in self.read(buffer, writable=True)]
+            arrays = wire.lay_out(model, buffer)
+            return [tensor._replace(array=array) for tensor, array in zip(model, arrays, strict=True)]
+        self.frame(buffer)
+        return self.read(buffer, writable=True)
 
     def check_finite(self, document: Buffer) -> None:
         """Raise NonFiniteUpdate, naming the first tensor that holds NaN or infinity, of a document that fits."""

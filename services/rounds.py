@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 from . import messages as m
 from .metrics import Score, combine, evaluation_score
@@ -131,7 +131,7 @@ class RoundState:
         tasks = self.train.values()
         return RoundView(
             reported=[task.learner for task in tasks if task.state == "accepted"],
-            pending=[pending(task) for task in tasks if task.state == "offered"],
+            pending=_Pending([task for task in tasks if task.state == "offered"], pending),
             failed={t.learner: t.reason or t.state for t in tasks if t.state in ("failed", "void")},
             target=self.target,
             min_updates=min_updates,
@@ -185,3 +185,23 @@ def milliseconds(start: float | None, end: float | None) -> float | None:
 def _latest(times: list[float | None]) -> float | None:
     known = [time for time in times if time is not None]
     return max(known, default=None)
+
+
+class _Pending(Sequence[Pending]):
+    """Members that have not reported; how one is doing is looked up when it is asked for."""
+
+    def __init__(self, tasks: Sequence[Assignment], look: Callable[[Assignment], Pending]) -> None:
+        self._tasks = tasks
+        self._look = look
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    @overload
+    def __getitem__(self, index: int) -> Pending: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Pending]: ...
+    def __getitem__(self, index: int | slice) -> Pending | list[Pending]:
+        if isinstance(index, slice):
+            return [self._look(task) for task in self._tasks[index]]
+        return self._look(self._tasks[index])

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True)
-class Pending:
+class Pending(NamedTuple):
     """A member that has not reported yet."""
 
     name: str
@@ -21,7 +20,7 @@ class RoundView:
     """A round in training, as a scheduler sees it. Times in seconds."""
 
     reported: Sequence[str]
-    pending: Sequence[Pending]
+    pending: Sequence[Pending]  # each is looked up when it is asked for: most decisions need their number only
     failed: Mapping[str, str]  # learner to reason
     target: int  # updates wanted
     min_updates: int  # quorum
@@ -30,9 +29,7 @@ class RoundView:
 
 @dataclass(frozen=True)
 class Wait:
-    """Go on waiting; `text` says for what."""
-
-    text: str
+    """Go on waiting."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ class Synchronous:
             return Close(f"deadline, with {got} updates") if enough else _short(view, "deadline")
         if enough and all(member.lost for member in view.pending):
             return Close(f"{got} members reported, lost: {', '.join(m.name for m in view.pending)}")
-        return Wait(waiting_text(view))
+        return Wait()
 
 
 def waiting_text(view: RoundView) -> str:

@@ -28,6 +28,8 @@ ALIGNMENT = 64  # bytes: tensor data begins on such a boundary of the document
 MAX_TENSORS = 100_000
 MAX_TENSOR_BYTES = 2**32 - 1  # what a MessagePack bin can hold
 MAX_DIMENSIONS = 32
+COPIED = 1 << 13  # bytes of a tensor that are sooner copied than sent as a part of their own
+TOGETHER = 1 << 15  # bytes of headers and small tensors in one part
 
 
 # ---- encoding
@@ -37,7 +39,7 @@ def encode(
     metadata: Mapping[str, Scalar] | None = None,
     extra: Mapping[str, Sequence[Tensor]] | None = None,
 ) -> list[Buffer]:
-    """The document as buffers to be sent one after the other; the arrays' own memory is not copied.
+    """The document as buffers to be sent one after the other; only small arrays are copied.
 
     Raises InvalidUpdate for a dtype that is not of the contract, TooLarge for a tensor of 4 GiB or more.
     """
@@ -129,7 +131,13 @@ class _Frame:
         forms = tuple([(t.name, a.dtype, a.shape, t.trainable) for t, a in zip(tensors, arrays, strict=True)])
         for head, array in zip(heads(self.size + len(self._head), forms), arrays, strict=True):
             self._head += head
-            self._data(_bytes(array))
+            if array.nbytes <= COPIED and array.dtype.isnative and LITTLE:
+                self.places.append(self.size + len(self._head))
+                self._head += array.tobytes()
+                if len(self._head) >= TOGETHER:
+                    self.flush()
+            else:
+                self._data(_bytes(array))
 
     def _coded(self, coded: Coded) -> None:
         more = {"encoding": coded.encoding, "delta": coded.delta or None, "scale": coded.scale}

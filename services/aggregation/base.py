@@ -29,7 +29,8 @@ class Aggregator(Protocol):
     """A rule. `views` come in the order of the learners' names; `factors` are not normalised.
 
     A rule that means nothing with few updates says how many it needs in an attribute `min_updates`: a run that would
-    begin a round with fewer is refused when it is posted.
+    begin a round with fewer is refused when it is posted. A rule whose every value depends on nothing but the values of
+    the same place says so by an attribute `elementwise`: it may be given all values of a model as one array.
     """
 
     def aggregate(
@@ -46,6 +47,11 @@ class Aggregator(Protocol):
         combined, saying why.
         """
         ...
+
+
+def is_elementwise(rule: Aggregator) -> bool:
+    """Whether a rule does not care how values are divided into tensors."""
+    return bool(getattr(rule, "elementwise", False))
 
 
 def min_updates(rule: Aggregator) -> int:

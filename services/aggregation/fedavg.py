@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from .base import Array, State, View
 @dataclass(frozen=True)
 class FedAvg:
     """The weighted mean. Integers are rounded half to even, a bool is the weighted majority and a tie is False."""
+
+    elementwise: ClassVar[bool] = True
 
     def aggregate(
         self,

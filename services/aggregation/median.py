@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..errors import AggregationFailed
 from .base import Array, State, View
@@ -13,6 +14,8 @@ from .order import middle_mean
 @dataclass(frozen=True)
 class Median:
     """Of an even count the mean of the middle two. Every update counts the same: scaling factors are ignored."""
+
+    elementwise: ClassVar[bool] = True
 
     def aggregate(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..errors import AggregationFailed
 from .base import Array, State, View
@@ -17,6 +18,8 @@ class TrimmedMean:
 
     With few updates that may be none: 0.1 of 9. Every update counts the same: scaling factors are ignored.
     """
+
+    elementwise: ClassVar[bool] = True
 
     trim_ratio: float = 0.1
 

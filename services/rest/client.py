@@ -15,8 +15,6 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import tenacity
@@ -31,6 +29,7 @@ from .direct import Direct, NotPlain
 from .exchange import Answer, Download, Request, Transport
 from .problem import raise_problem
 from .stock import Stock, timeouts
+from .urls import is_plain, join, origin
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -64,7 +63,7 @@ class Client:
             ssl.create_default_context(cafile=root_certificate) if root_certificate else url.startswith("https:")
         )
         self._stock = Stock(verify, transport)
-        self._fast: Transport = Direct() if transport is None and _is_plain(url) else self._stock
+        self._fast: Transport = Direct() if transport is None and is_plain(url) else self._stock
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,12 +102,12 @@ class Client:
         if answer.status == 204:
             return None
         task = _parse(m.Task, answer)
-        origin = answer.request.url
+        asked = answer.request.url
         return task.model_copy(
             update={
-                "model": _absolute(task.model, origin) if task.model else None,
-                "inputs": {name: _absolute(ref, origin) for name, ref in task.inputs.items()},
-                "result": m.ResultTarget(url=urljoin(origin, task.result.url)),
+                "model": _absolute(task.model, asked) if task.model else None,
+                "inputs": {name: _absolute(ref, asked) for name, ref in task.inputs.items()},
+                "result": m.ResultTarget(url=join(asked, task.result.url)),
             }
         )
 
@@ -208,7 +207,7 @@ class Client:
 
     async def _open_events(self, last: int | None) -> httpx.Response:
         """A stream that has begun."""
-        url = urljoin(self.base, "v1/events")
+        url = join(self.base, "v1/events")
         headers = {**self._credential(url), "Accept": "text/event-stream"}
         if last is not None:
             headers["Last-Event-ID"] = str(last)
@@ -268,7 +267,8 @@ class Client:
 
     def _credential(self, url: str) -> dict[str, str]:
         """The token, for the controller's own origin only."""
-        return {"Authorization": f"Bearer {self.token}"} if self.token and _origin(url) == _origin(self.base) else {}
+        own = url.startswith(self.base) or origin(url) == origin(self.base)
+        return {"Authorization": f"Bearer {self.token}"} if self.token and own else {}
 
     async def _send(
         self,
@@ -278,7 +278,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
         limit_s: float = 30.0,
     ) -> Answer:
-        url, content = urljoin(self.base, path), _encode(body)
+        url, content = join(self.base, path), _encode(body)
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if content is not None else {})}
         parts = () if content is None else (content,)
         return await self._repeat(
@@ -289,7 +289,7 @@ class Client:
         return _parse(kind, await self._send(method, path, body))
 
     async def _upload(self, path: str, parts: Sequence[Buffer]) -> Answer:
-        url = urljoin(self.base, path)
+        url = join(self.base, path)
         return await self._repeat(
             lambda: self._attempt(
                 Request("PUT", url, {**self._credential(url), "Content-Type": MEDIA_TYPE}, parts, limit_s=300.0)
@@ -298,7 +298,7 @@ class Client:
 
     async def _upload_resuming(self, path: str, parts: Sequence[Buffer]) -> Answer:
         """The same; after a cut only what is missing is sent (IETF draft-ietf-httpbis-resumable-upload)."""
-        url, size, cut = urljoin(self.base, path), sum(memoryview(part).nbytes for part in parts), False
+        url, size, cut = join(self.base, path), sum(memoryview(part).nbytes for part in parts), False
 
         async def attempt() -> Answer:
             nonlocal cut
@@ -324,7 +324,7 @@ class Client:
         return int(told) if told.isdigit() else 0
 
     async def _download(self, path: str, size: int = 0) -> Download:
-        url, download = urljoin(self.base, path), Download(size)
+        url, download = join(self.base, path), Download(size)
 
         async def attempt() -> None:
             headers = {**self._credential(url), "Accept-Encoding": "identity", **download.headers}
@@ -377,21 +377,8 @@ def _unexpected(answer: Answer, kind: type[BaseModel]) -> UnexpectedAnswer:
     )
 
 
-def _absolute(reference: m.Reference, origin: str) -> m.Reference:
-    return reference.model_copy(update={"url": urljoin(origin, reference.url)})
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
-
-
-def _is_plain(url: str) -> bool:
-    """Whether neither TLS nor a proxy of the environment stands between here and there."""
-    parts = urlsplit(url)
-    proxies = getproxies()
-    proxied = ("http" in proxies or "all" in proxies) and not proxy_bypass(parts.hostname or "")
-    return parts.scheme == "http" and not proxied
+def _absolute(reference: m.Reference, asked: str) -> m.Reference:
+    return reference.model_copy(update={"url": join(asked, reference.url)})
 
 
 __all__ = ["MEDIA_TYPE", "Client"]

@@ -16,6 +16,7 @@ from ..wire import Buffer
 from .exchange import Answer, Download, Request
 
 PIECE = 1 << 20  # bytes in one system call: larger gains nothing
+HEAD_PIECE = 1 << 13  # bytes in one system call while a head, or a body of JSON, is read
 JOINED = 1 << 16  # small parts are sent together up to this size
 HEAD_LIMIT = 1 << 16  # bytes of an answer's head
 BODY_LIMIT = 1 << 28  # bytes of an answer that is no download: JSON
@@ -147,7 +148,7 @@ class Connection(asyncio.BufferedProtocol):
         """Where the next bytes go: the head's buffer, or the body's place."""
         if self._sink is not None:
             return self._sink.free()[: min(self._left, PIECE)]
-        return memoryview(self._head)[self._got :]
+        return memoryview(self._head)[self._got : self._got + HEAD_PIECE]  # a large body stays in the socket
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import uvloop
 
-from controller_api import zero_copy
+from controller_api import receiving, zero_copy
 from controller_api.app import create_app
 from controller_api.server import Server
 from controller_api.settings import Settings
@@ -234,7 +234,7 @@ async def test_an_open_connection_does_not_hold_the_buffer_of_its_last_body(monk
 
 async def test_a_given_up_body_never_touches_its_buffer_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that stalls is answered 408; what its client sends afterwards reaches no buffer that is used again."""
-    monkeypatch.setattr(zero_copy, "STALL_S", 0.2)
+    monkeypatch.setattr(receiving, "STALL_S", 0.2)
     seen: list[memoryview] = []
 
     def watched(size: int) -> memoryview:
@@ -261,7 +261,7 @@ async def test_a_given_up_body_never_touches_its_buffer_again(monkeypatch: pytes
 
 async def test_a_download_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that stops reading loses its connection; the file is closed."""
-    monkeypatch.setattr(zero_copy, "STALL_S", 0.2)
+    monkeypatch.setattr(receiving, "STALL_S", 0.2)
     async with serving(True) as server:
         client = Client(server.url)
         digest = await client.put_model([document(1.0, 8_000_000)])

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import typer
 
-from controller_api import event_log, runtime, zero_copy
+from controller_api import event_log, receiving, runtime, zero_copy
 from controller_api.gate import POLICIES
 from controller_api.metrics import Metrics
 from controller_api.problems import status_of
@@ -214,8 +214,8 @@ def test_limits() -> None:
     assert shown["a long poll"] == f"{hot.MAX_WAIT_S:g} s"
     assert shown["head of a request"] == f"{zero_copy.HEAD_BYTES >> 10} KiB in {zero_copy.HEAD_FIELDS} fields"
     assert shown["time for a head"] == f"{zero_copy.HEAD_S:g} s"
-    slowest = zero_copy.SLOWEST * zero_copy.STALL_S / 1024
-    assert shown["slowness of a large transfer"] == f"{slowest:g} KiB in {zero_copy.STALL_S:g} s"
+    slowest = receiving.SLOWEST * receiving.STALL_S / 1024
+    assert shown["slowness of a large transfer"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
     assert shown["runs remembered"] == str(federation.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
     assert shown["models put and not used by a run"] == str(runtime.UPLOADED_KEPT)

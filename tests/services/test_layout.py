@@ -155,7 +155,7 @@ def test_an_unaligned_model_of_another_encoder_fits_and_is_made_anew_aligned() -
     model = known.read(body)
     known.check_finite(body)
     room = bytearray(known.size_of(model))
-    known.room(model, memoryview(room))[0][:] = 1
+    known.room(model, memoryview(room))[0].array[:] = 1
     assert room == document((Tensor("w", np.ones(2, np.float32)),))
 
 
@@ -164,8 +164,8 @@ def test_the_room_for_a_model_is_its_document(tensors: tuple[Tensor, ...]) -> No
     """What is written into the arrays makes the very document that the encoder makes."""
     known = layout(tensors)
     buffer = bytearray(b"\xff" * known.size_of(tensors))
-    for array, tensor in zip(known.room(tensors, memoryview(buffer)), tensors, strict=True):
-        array[...] = tensor.array
+    for room, tensor in zip(known.room(tensors, memoryview(buffer)), tensors, strict=True):
+        room.array[...] = tensor.array
     assert buffer == document(tensors)
 
 
