@@ -39,7 +39,20 @@ def model(value: float) -> list[Tensor]:
     ]
 
 
-def job(store: ModelStore, rule: str = "FedAvg", values: Sequence[float] = (1, 2, 3, 4, 5)) -> Aggregation:
+def floats(value: float) -> list[Tensor]:
+    """Float32 tensors of random values around one, whose names make NaN of the bytes between them."""
+    made = np.random.default_rng(int(value)).normal(value, 1, 90_400).astype(np.float32)
+    names = ("\u00ff\u007f" * 100, "second", "third")
+    parts = np.split(made, [90_300, 90_307])
+    return [Tensor(names[0], parts[0].reshape(300, 301)), Tensor(names[1], parts[1], False), Tensor(names[2], parts[2])]
+
+
+def job(
+    store: ModelStore,
+    rule: str = "FedAvg",
+    values: Sequence[float] = (1, 2, 3, 4, 5),
+    model: Callable[[float], list[Tensor]] = model,
+) -> Aggregation:
     """An aggregation of updates that hold these values, in the store."""
     shares = []
     for i, value in enumerate(values):
@@ -62,9 +75,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
 
 
 @every_rule
-def test_the_document_is_the_encoded_model(rule: str, store: ModelStore) -> None:
-    """What is stored is what `encode` makes of the rule's model, under its digest, whatever the store."""
-    one = job(store, rule)
+@pytest.mark.parametrize("model", [model, floats])
+def test_the_document_is_the_encoded_model(
+    model: Callable[[float], list[Tensor]], rule: str, store: ModelStore
+) -> None:
+    """What is stored is what `encode` makes of the rule's model, under its digest, whatever the store.
+
+    Also when the engine gives a rule all values as one array.
+    """
+    one = job(store, rule, model=model)
     made = run(one, store)
     models = [model(value) for value in (1, 2, 3, 4, 5)]
     flags, before = [tensor.trainable for tensor in models[0]], [tensor.array for tensor in model(0)]
@@ -92,6 +111,7 @@ class OfItsOwn:
     """A rule that leaves the given room alone."""
 
     make: Callable[[Sequence[Array]], list[Array]]
+    elementwise: bool = False
 
     def aggregate(
         self,
@@ -104,9 +124,11 @@ class OfItsOwn:
         return self.make(views[0].arrays), {"calls": 1}
 
 
-def with_rule(one: Aggregation, make: Callable[[Sequence[Array]], list[Array]]) -> Aggregation:
+def with_rule(
+    one: Aggregation, make: Callable[[Sequence[Array]], list[Array]], elementwise: bool = False
+) -> Aggregation:
     """The same aggregation by a rule that makes arrays of its own."""
-    return replace(one, plan=replace(one.plan, aggregator=OfItsOwn(make)))
+    return replace(one, plan=replace(one.plan, aggregator=OfItsOwn(make, elementwise)))
 
 
 def test_a_rule_may_make_arrays_of_its_own(store: ModelStore) -> None:
@@ -115,6 +137,21 @@ def test_a_rule_may_make_arrays_of_its_own(store: ModelStore) -> None:
     made = run(one, store)
     assert bytes(store.get(made.model.digest)) == joined(wire.encode(model(1)))
     assert made.states == ({"calls": 1}, None)
+
+
+def test_an_elementwise_rule_gets_one_array_of_a_float32_model(store: ModelStore) -> None:
+    """What it makes of it is the document's; of a model of several dtypes it gets the tensors."""
+    given: list[int] = []
+
+    def make(arrays: Sequence[Array]) -> list[Array]:
+        given.append(len(arrays))
+        return [np.array(array) for array in arrays]
+
+    made = run(with_rule(job(store, model=floats), make, elementwise=True), store)
+    assert bytes(store.get(made.model.digest)) == joined(wire.encode(floats(1)))
+    made = run(with_rule(job(store), make, elementwise=True), store)
+    assert bytes(store.get(made.model.digest)) == joined(wire.encode(model(1)))
+    assert given == [1, 6]
 
 
 def test_other_tensors_than_the_models_are_refused(store: ModelStore) -> None:
