@@ -103,12 +103,20 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(re.sub(r"{(\w+)}", lambda m: f"(?P<{m[1]}>{SEGMENTS.get(m[1], ID)})", template))
 
 
-ROUTES = [(template, _pattern(template), methods) for template, methods in POLICIES.items()]
+def _kind(path: str) -> tuple[str, int]:
+    """What only a few templates share, the path's among them: the second segment and the number of segments."""
+    segments = path.split("/", 5)
+    return segments[2] if len(segments) > 3 else "", len(segments)
+
+
+ROUTES: dict[tuple[str, int], list[tuple[str, re.Pattern[str], dict[str, Policy]]]] = {}
+for _template, _methods in POLICIES.items():
+    ROUTES.setdefault(_kind(_template), []).append((_template, _pattern(_template), _methods))
 
 
 def find(path: str) -> tuple[str, Mapping[str, str], dict[str, Policy]] | None:
     """Template, parameters and policies of a path."""
-    for template, pattern, methods in ROUTES:
+    for template, pattern, methods in ROUTES.get(_kind(path), ()):
         if match := pattern.fullmatch(path):
             return template, match.groupdict(), methods
     return None

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Awaitable
 from typing import Any
 
 import httptools
@@ -79,10 +80,10 @@ class ZeroCopyProtocol(HttpToolsProtocol):
                 self.transport.close()
         if self._refused or self.parser is None:
             return
-        if self._head_timer is None and (self.cycle is None or self.cycle.response_complete):
-            self._arm_head_timer()
         super().data_received(data)
         if self._head_open:
+            if self._head_timer is None:
+                self._arm_head_timer()
             self._head_size += len(data)
             if self._head_size > HEAD_BYTES:
                 self._refuse(HeadTooLarge(f"the head of a request may have {HEAD_BYTES} bytes", limit=HEAD_BYTES))
@@ -165,38 +166,27 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
             return
 
-        async def receive_into(buffer: memoryview, interrupt: asyncio.Future[None]) -> int:
-            return await self._receive_into(cycle, buffer, interrupt)
-
-        def gone() -> asyncio.Future[None]:
-            if self._gone is None or self._gone.done():
-                self._gone = self.loop.create_future()
-                if self.transport.is_closing():
-                    settle(self._gone)
-            return self._gone
-
         cycle.message_event = Flag()
         if not cycle.more_body:
             cycle.message_event.set()
+        extended = Extended(self, cycle, app)
         extensions: dict[str, Any] = {
             "http.response.zerocopysend": {},
-            "metis.receive_into": receive_into,
-            "metis.gone": gone,
+            "metis.receive_into": extended.receive_into,
+            "metis.gone": self.gone,
         }
         cycle.scope["extensions"] = extensions
+        super()._start_asgi_task(cycle, extended)
 
-        async def with_extensions(scope: Any, receive: Any, send: Any) -> None:
-            async def extended(message: Any) -> None:
-                if message["type"] == "http.response.zerocopysend":
-                    await self._zero_copy_send(cycle, message)
-                else:
-                    await send(message)
+    def gone(self) -> asyncio.Future[None]:
+        """A future that is done once the peer has left."""
+        if self._gone is None or self._gone.done():
+            self._gone = self.loop.create_future()
+            if self.transport.is_closing():
+                settle(self._gone)
+        return self._gone
 
-            await app(scope, receive, extended)
-
-        super()._start_asgi_task(cycle, with_extensions)
-
-    async def _receive_into(
+    async def receive_into(
         self, cycle: RequestResponseCycle, buffer: memoryview, interrupt: asyncio.Future[None]
     ) -> int:
         """Fill `buffer` with the rest of the body; raises BodyTooSlow (`got`: the bytes that came)."""
@@ -229,7 +219,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         cycle.more_body = False
         return len(buffer)
 
-    async def _zero_copy_send(self, cycle: RequestResponseCycle, message: Any) -> None:
+    async def zero_copy_send(self, cycle: RequestResponseCycle, message: Any) -> None:
         """A part of a file as the (rest of the) answer's body."""
         count = message["count"]
         if cycle.scope["method"] != "HEAD":
@@ -273,3 +263,31 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             self.loop.remove_writer(socket)
         if stalled.done():
             self.transport.abort()
+
+
+class Extended:
+    """The app for one request of a plain connection, with the extensions. It is thin: thousands of polls have one."""
+
+    __slots__ = ("_app", "_cycle", "_http", "_send")
+
+    def __init__(self, http: ZeroCopyProtocol, cycle: RequestResponseCycle, app: Any) -> None:
+        self._http = http
+        self._cycle = cycle
+        self._app = app
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        """See ASGI."""
+        self._send = send
+        answered: Awaitable[None] = self._app(scope, receive, self.send)
+        return answered
+
+    def send(self, message: Any) -> Awaitable[None]:
+        """The app's `send`."""
+        if message["type"] == "http.response.zerocopysend":
+            return self._http.zero_copy_send(self._cycle, message)
+        sent: Awaitable[None] = self._send(message)
+        return sent
+
+    def receive_into(self, buffer: memoryview, interrupt: asyncio.Future[None]) -> Awaitable[int]:
+        """See the module."""
+        return self._http.receive_into(self._cycle, buffer, interrupt)

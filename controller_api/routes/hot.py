@@ -21,6 +21,7 @@ from ..weights_response import WeightsResponse
 from .ranges import model_response
 
 MAX_WAIT_S = 60.0
+NOTHING = Response(status_code=204)
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -37,16 +38,14 @@ def caller(request: Request) -> Identity:
 
 async def task(request: Request) -> Response:
     """GET /v1/learners/{learner_id}/task?wait="""
-    wait_s = _wait(request.query_params.get("wait", "0"))
+    wait_s = _wait(request)
 
     def watched() -> asyncio.Future[None]:
         return asyncio.ensure_future(_hung_up(request))
 
     gone = request.scope.get("extensions", {}).get("metis.gone", watched)
     found = await runtime_of(request).next_task(request.path_params["learner_id"], wait_s, gone)
-    if found is None:
-        return Response(status_code=204)
-    return json_response(found)
+    return NOTHING if found is None else json_response(found)
 
 
 async def heartbeat(request: Request) -> Response:
@@ -111,7 +110,12 @@ def json_response(message: BaseModel, status: int = 200, headers: dict[str, str]
     return Response(message.model_dump_json(), status, headers, "application/json")
 
 
-def _wait(text: str) -> float:
+def _wait(request: Request) -> float:
+    query: bytes = request.scope["query_string"]
+    if query.startswith(b"wait=") and query[5:].isdigit():  # as usual: a poll that waits need not hold more
+        text = query[5:].decode()
+    else:
+        text = request.query_params.get("wait", "0")
     try:
         seconds = float(text)
     except ValueError:
