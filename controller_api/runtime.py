@@ -42,6 +42,7 @@ T = TypeVar("T")
 log = structlog.get_logger("controller")
 UPLOADED_KEPT = 8  # newest models that an operator put and no run uses yet
 QUIET_EVENTS = ("task-progress", "task-offered", "update-accepted", "run-state")  # no line in the log
+LOOK_S = 0.002  # deadlines are looked at no more often, however many changes there are
 SHUTDOWN_GRACE_S = 15.0  # how long agents have to hear that the federation is over
 
 
@@ -332,6 +333,7 @@ class Runtime:
             deadline = self.federation.next_deadline()
             await self._wait_for_alarm(None if deadline is None else deadline - self.now)
             self._changed(lambda: self.federation.tick(self.now))
+            await asyncio.sleep(LOOK_S)
 
     async def _wait_for_alarm(self, seconds: float | None) -> None:
         """Until something changed, or the time is over."""

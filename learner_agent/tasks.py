@@ -13,6 +13,7 @@ import numpy as np
 from services import messages as m
 from services import wire
 from services.errors import InvalidUpdate
+from services.tensors import tensors_of
 from services.wire import Buffer, Document, Tensor
 
 from .learner import Array, Learner
@@ -64,11 +65,12 @@ class LearnerAtWork:
         labels = _names(self.learner) or [tensor.name for tensor in model.tensors]
         if len(labels) != len(arrays):
             raise InvalidUpdate(f"the learner has {len(labels)} names for {len(arrays)} tensors")
-        local = self._local(model)
-        tensors = [
-            Tensor(label, self._held_back(old, array) if old.name in local else array, old.trainable)
-            for label, array, old in zip(labels, arrays, model.tensors, strict=True)
-        ]
+        if local := self._local(model):
+            arrays = [
+                self._held_back(old, array) if old.name in local else array
+                for array, old in zip(arrays, model.tensors, strict=True)
+            ]
+        tensors = list(tensors_of(labels, arrays, [old.trainable for old in model.tensors]))
         return frame(tensors, metrics(returned[1], "train()'s metrics"), metadata)
 
     def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:

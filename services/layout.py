@@ -8,7 +8,8 @@ decoding: names, dtypes, shapes and places are the model's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from . import wire
 from .blocks import BLOCK
 from .checks import Spec, check_finite
 from .errors import MalformedUpdate
+from .tensors import tensors_of
 from .wire import Array, Buffer, Document, Parsed, Tensor
 
 BEGIN = b"\xa7tensors"  # the first key, after the byte that counts the keys
@@ -34,26 +36,32 @@ class Layout:
         if bytes(document[1 : 1 + len(BEGIN)]) != BEGIN or not model.tensors or not plain:
             return
         begin = _bytes(document).ctypes.data
-        self._tensors = [
-            (t.name, t.trainable, t.array.shape, t.array.dtype, t.array.ctypes.data - begin) for t in model.tensors
-        ]
-        places = [place for *_, place in self._tensors]
+        self._names, self._trainable = [t.name for t in model.tensors], [t.trainable for t in model.tensors]
+        self._shapes, self._dtypes = [t.array.shape for t in model.tensors], [t.array.dtype for t in model.tensors]
+        self._places = places = [t.array.ctypes.data - begin for t in model.tensors]
         ends = [place + tensor.array.nbytes for place, tensor in zip(places, model.tensors, strict=True)]
         between = np.concatenate([np.arange(*gap) for gap in zip([0, *ends[:-1]], places, strict=True)])
-        self._fixed_at = between[1:]  # all but the number of keys
-        self._fixed = _bytes(document)[self._fixed_at]
         self._aligned = all(place % wire.ALIGNMENT == 0 for place in places)
         self._floats = self._aligned and all(t.array.dtype == np.dtype("<f4") for t in model.tensors)
         if self._floats:  # so many of the words between them would be NaN or infinite if they were values
             self._never_finite = _not_finite(_bytes(document)[between])
         self.size = ends[-1]
+        self._unit = np.dtype("<u4" if self._floats else "u1")
+        self._fixed_at = np.unique(between // self._unit.itemsize)[1:]  # without the one that has the number of keys
+        self._fixed = self._units(document)[self._fixed_at]
 
     def fits(self, document: Buffer) -> bool:
         """Whether the document is laid out like this, up to the end of its tensors."""
         data = _bytes(document)
         if not self.size or len(data) < self.size or data[0] >> 4 != ONE_KEY >> 4:
             return False
-        return bool((data.take(self._fixed_at) == self._fixed).all())
+        if data[1 : 1 + len(BEGIN)].tobytes() != BEGIN:
+            return False
+        return bool((self._units(document).take(self._fixed_at) == self._fixed).all())
+
+    def _units(self, document: Buffer) -> Array:
+        """The document up to the end of the tensors in the largest units that what stands between them is made of."""
+        return np.frombuffer(document, self._unit, self.size // self._unit.itemsize)
 
     def rest(self, document: Buffer) -> Parsed | None:
         """What stands beside the tensors of a document that fits; None when the whole must be decoded to tell.
@@ -71,10 +79,9 @@ class Layout:
         if not self.fits(document):
             return wire.decode(document, writable).tensors
         data = memoryview(document) if writable else memoryview(document).toreadonly()
-        return tuple(
-            Tensor(name, np.ndarray(shape, dtype, data, place), trainable)
-            for name, trainable, shape, dtype, place in self._tensors
-        )
+        make: Callable[..., Array] = np.ndarray
+        arrays = map(make, self._shapes, self._dtypes, repeat(data), self._places)
+        return tuple(tensors_of(self._names, arrays, self._trainable))
 
     def are_values(self, documents: Iterable[Buffer]) -> bool:
         """Whether all fit, and all tensors are float32: then `values` may be worked on instead of the tensors."""
@@ -90,9 +97,8 @@ class Layout:
 
     def frame(self, buffer: memoryview) -> None:
         """Write a document of the tensors alone but for their data; only for a layout that is aligned."""
-        data = np.frombuffer(buffer, np.uint8)
-        data[self._fixed_at] = self._fixed
-        data[0] = ONE_KEY
+        self._units(buffer)[self._fixed_at] = self._fixed
+        buffer[: 1 + len(BEGIN)] = bytes([ONE_KEY]) + BEGIN
 
     def size_of(self, model: Sequence[Tensor]) -> int:
         """Bytes of a document of the model's tensors alone."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -40,6 +41,14 @@ class Tensor(NamedTuple):
     def shape(self) -> tuple[int, ...]:
         """Sizes of the dimensions."""
         return self.array.shape
+
+
+def tensors_of(names: Iterable[str], arrays: Iterable[Array], trainable: Iterable[bool]) -> Iterator[Tensor]:
+    """Tensors of their parts, a whole model of them in tens of microseconds; the shortest of the three counts."""
+    return map(_make, zip(names, arrays, trainable, strict=False))
+
+
+_make: Callable[[tuple[str, Array, bool]], Tensor] = partial(tuple.__new__, Tensor)  # Tensor(…) runs Python for each
 
 
 class Coded(NamedTuple):

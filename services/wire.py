@@ -106,17 +106,22 @@ class _Frame:
         self.parts: list[Buffer] = []
         self.places: list[int] = []  # where each tensor's data begins
         self.size = 0  # bytes of the parts
-        self._head = bytearray()
+        self._together: list[bytes] = []  # of the part that is being collected
+        self._length = 0  # bytes of that
+
+    def put(self, data: bytes) -> None:
+        self._together.append(data)
+        self._length += len(data)
 
     def pack(self, *values: Any) -> None:
         for value in values:
-            self._head += msgpack.packb(value)
+            self.put(msgpack.packb(value))
 
     def map_header(self, count: int) -> None:
-        self._head += _header(count, 0x80, b"\xde", b"\xdf")
+        self.put(_header(count, 0x80, b"\xde", b"\xdf"))
 
     def tensors(self, tensors: Sequence[Tensor | Coded]) -> None:
-        self._head += _header(len(tensors), 0x90, b"\xdc", b"\xdd")
+        self.put(_header(len(tensors), 0x90, b"\xdc", b"\xdd"))
         if any(isinstance(tensor, Coded) for tensor in tensors):
             for tensor in tensors:
                 if isinstance(tensor, Coded):
@@ -129,26 +134,26 @@ class _Frame:
     def _tensors(self, tensors: Sequence[Tensor], heads: Callable[..., tuple[bytes, ...]]) -> None:
         arrays = [np.asarray(tensor.array) for tensor in tensors]
         forms = tuple([(t.name, a.dtype, a.shape, t.trainable) for t, a in zip(tensors, arrays, strict=True)])
-        for head, array in zip(heads(self.size + len(self._head), forms), arrays, strict=True):
-            self._head += head
-            if array.nbytes <= COPIED and array.dtype.isnative and LITTLE:
-                self.places.append(self.size + len(self._head))
-                self._head += array.tobytes()
-                if len(self._head) >= TOGETHER:
-                    self.flush()
-            else:
+        for head, array in zip(heads(self.size + self._length, forms), arrays, strict=True):
+            if array.nbytes > COPIED or not LITTLE or not array.dtype.isnative:
+                self.put(head)
                 self._data(_bytes(array))
+                continue
+            self.places.append(self.size + self._length + len(head))
+            self.put(head + array.tobytes())
+            if self._length >= TOGETHER:
+                self.flush()
 
     def _coded(self, coded: Coded) -> None:
         more = {"encoding": coded.encoding, "delta": coded.delta or None, "scale": coded.scale}
         told = [(key, value) for key, value in more.items() if value is not None]
         keys = len(told) + (coded.indices is not None)
-        self._head += _tensor_head(coded.name, NAMES[coded.dtype], coded.shape, coded.trainable, keys)
+        self.put(_tensor_head(coded.name, NAMES[coded.dtype], coded.shape, coded.trainable, keys))
         for key, value in told:
             self.pack(key, value)
         if coded.indices is not None:
-            self._head += b"\xa7indices" + _bin_header(coded.indices.nbytes) + coded.indices
-        self._head += _data_head(self.size + len(self._head), coded.data.nbytes)
+            self.put(b"\xa7indices" + _bin_header(coded.indices.nbytes) + coded.indices)
+        self.put(_data_head(self.size + self._length, coded.data.nbytes))
         self._data(coded.data)
 
     def _data(self, raw: memoryview) -> None:
@@ -159,10 +164,10 @@ class _Frame:
             self.size += raw.nbytes
 
     def flush(self) -> None:
-        if self._head:
-            self.parts.append(bytes(self._head))
-            self.size += len(self._head)
-            self._head.clear()
+        if self._together:
+            self.parts.append(b"".join(self._together))
+            self.size += self._length
+            self._together, self._length = [], 0
 
 
 def _bytes(array: Array) -> memoryview:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
@@ -105,4 +106,5 @@ async def next_round(request: Request, run_id: str, body: m.RoundRequest | None 
     may be repeated: it changes nothing once that round has begun."""
     runtime = runtime_of(request)
     advanced = runtime.next_round(run_id, body.round if body else None)
+    await asyncio.sleep(0)  # learners get their tasks before the operator gets this answer
     return runtime.federation.run_message(advanced, runtime.now)

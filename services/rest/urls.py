@@ -7,10 +7,16 @@ from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 
-@functools.lru_cache
 def join(base: str, reference: str) -> str:
     """The address of a reference (RFC 3986, section 5)."""
+    if reference.startswith("../../") and "." not in reference[6:]:  # as usual: urljoin takes ten times as long
+        return _two_above(base) + reference[6:]
     return reference if reference.startswith(("http://", "https://")) else urljoin(base, reference)
+
+
+@functools.lru_cache
+def _two_above(url: str) -> str:
+    return urljoin(url, "../../")
 
 
 def origin(url: str) -> tuple[str, str]:
