@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -14,12 +13,11 @@ from typing import Any
 import structlog
 
 from services import ControllerConfig, ModelStoreConfig
+from services.garbage import collect_seldom
 
 from .app import create_app
 from .server import Server
 from .settings import Settings
-
-YOUNG = 10_000  # new objects that may be garbage in cycles before they are looked through: a megabyte or two
 
 SECRETS = ("enroll_token", "operator_token", "viewer_token")
 
@@ -51,16 +49,9 @@ def serve(
         )
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn raises it again after its shutdown
-    _collect_seldom()
+    collect_seldom()
     with contextlib.suppress(KeyboardInterrupt):
         Server(app, settings).run()
-
-
-def _collect_seldom() -> None:
-    """Keep the garbage collector from looking through thousands of waiting polls again and again: half of their CPU."""
-    gc.collect()
-    gc.freeze()  # what is here now stays
-    gc.set_threshold(YOUNG)
 
 
 def start_log(settings: Settings) -> None:
@@ -78,5 +69,6 @@ def start_log(settings: Settings) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -11,6 +11,7 @@ import typer
 
 from services import ServerParams
 from services.errors import FederationError
+from services.garbage import freeze
 
 from .loading import make
 from .process_worker import LearnerFailed, LearnerProcess
@@ -81,6 +82,7 @@ def learner(
         except (ImportError, AttributeError, TypeError, ValueError, LearnerFailed, ChildProcessError) as error:
             refuse(f"--learner {learner}: {error}", 2)
         limit_threads()
+        freeze()
         try:
             take_part(work, membership)
         except (FederationError, OSError) as error:

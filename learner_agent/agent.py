@@ -34,6 +34,7 @@ from services.rest.backoff import FullJitter
 from services.wire import Buffer, Coded, Document
 
 from .coding import Coding
+from .later import Later
 from .reporting import Report, current, tail
 from .state import Saved, StateFile
 from .tasks import Work
@@ -162,11 +163,11 @@ class Agent:
     async def _do(self, task: m.Task) -> None:
         """Do one task and deliver what came out, with heartbeats meanwhile; only what ends the membership is raised."""
         report = Report()
-        beats = asyncio.create_task(self._heartbeats(task, report))
+        beats = Later(min(LOOK_S, task.heartbeat_s), lambda: self._heartbeats(task, report))
         try:
             result = await self._work(task, report)
-            if beats.done():
-                raise beats.result()
+            if ended := beats.result():
+                raise ended
             if report.void:
                 raise TaskVoid(report.void)
             await self._deliver(task, result)
@@ -201,15 +202,17 @@ class Agent:
         raise UnsupportedKind
 
     async def _heartbeats(self, task: m.Task, report: Report) -> FederationError:
-        """Tell the controller that the work goes on, and how far it is. Returns what ended the membership.
+        """Tell the controller that the work, begun a pause ago, goes on and how far it is. Returns what ended the
+        membership.
 
         A learner that is still busy with what is no longer wanted is alive, and says so.
         """
-        clock, sent, told = asyncio.get_running_loop().time, asyncio.get_running_loop().time(), None
+        clock, pause, told = asyncio.get_running_loop().time, min(LOOK_S, task.heartbeat_s), None
         assert self.me is not None
+        sent = clock() - pause
         while True:
-            await asyncio.sleep(min(LOOK_S, task.heartbeat_s))
             if report.latest is told and clock() - sent < task.heartbeat_s:
+                await asyncio.sleep(pause)
                 continue
             told, sent = report.latest, clock()
             try:

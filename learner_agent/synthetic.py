@@ -20,6 +20,7 @@ import structlog
 from services import memory
 from services import messages as m
 from services.errors import FederationError
+from services.garbage import freeze
 from services.rest import Client
 
 from .agent import Agent
@@ -98,7 +99,10 @@ def main() -> None:
     parser.add_argument("--params", type=int, default=100_000, help="parameters of the model, about")
     parser.add_argument("--token", help="enrolment token")
     given = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING), cache_logger_on_first_use=True
+    )
+    freeze()
     with contextlib.suppress(KeyboardInterrupt):
         try:
             learners = range(given.first, given.first + given.learners)
