@@ -59,5 +59,5 @@ $(VENV)/.base: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,sklearn]' $(if $(TORCH),'$(TORCH)')
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,sklearn,redis]' $(if $(TORCH),'$(TORCH)')
 	touch $(VENV)/.base $@

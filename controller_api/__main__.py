@@ -18,7 +18,7 @@ def controller(
     host: Annotated[str | None, Flag(help="Address to listen on. [METIS_HOST, default 127.0.0.1]")] = None,
     port: Annotated[int | None, Flag(help="Port; 0 takes a free one. [METIS_PORT, default 8080]")] = None,
     data_dir: Annotated[Path | None, Flag(help="Folder of its state. [METIS_DATA_DIR, default .metis]")] = None,
-    model_store: Annotated[str | None, Flag(help="OnDisk or InMemory. [METIS_MODEL_STORE, default OnDisk]")] = None,
+    model_store: Annotated[str | None, Flag(help="OnDisk, InMemory or Redis. [METIS_MODEL_STORE, OnDisk]")] = None,
     lineage_length: Annotated[
         int | None, Flag(help="Updates kept per learner, 0: all. [METIS_LINEAGE_LENGTH, 1]")
     ] = None,
@@ -37,6 +37,7 @@ def controller(
 
     Tokens are read from METIS_OPERATOR_TOKEN, METIS_ENROLL_TOKEN and METIS_VIEWER_TOKEN, or from the files that
     METIS_OPERATOR_TOKEN_FILE and so on name. Without tokens it listens on loopback only and everyone is the operator.
+    Where Redis is stands in METIS_MODEL_STORE_URL, or in the file that METIS_MODEL_STORE_URL_FILE names.
     Ends on SIGINT, SIGTERM or [bold]metis shutdown[/bold].
     """
     from services import __version__

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -59,9 +60,9 @@ def create_app(
     settings = settings or Settings()
     defaults = (controller_config or ControllerConfig()).run_defaults()
     check_names(resolve({}, defaults))
-    store_config = model_store_config or ModelStoreConfig(settings.model_store, settings.lineage_length)
-    metrics = Metrics()
-    runtime = Runtime(settings, open_store(store_config, settings.data_dir), defaults, metrics, Webhooks(settings))
+    store_config = _store_config(settings, model_store_config)
+    metrics, store = Metrics(), open_store(store_config, settings.data_dir)
+    runtime = Runtime(settings, store, defaults, metrics, Webhooks(settings), store_config.lineage_length)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -97,6 +98,16 @@ def create_app(
     app.add_exception_handler(ClientDisconnect, problems.on_hang_up)
     app.add_exception_handler(Exception, problems.on_bug)
     return app
+
+
+def _store_config(settings: Settings, given: ModelStoreConfig | None) -> ModelStoreConfig:
+    """What was given, else what the settings say; where Redis is may come from the settings in both cases."""
+    chosen = given or ModelStoreConfig(settings.model_store, settings.lineage_length)
+    return replace(
+        chosen,
+        model_store_url=chosen.model_store_url or settings.model_store_url,
+        model_store_prefix=chosen.model_store_prefix or settings.model_store_prefix,
+    )
 
 
 def _tokens(settings: Settings, runtime: Runtime) -> Tokens:

@@ -1,12 +1,13 @@
 """Taking the result of a task: read the body, check it against the round's model, store it, count it once.
 
-An update in another form is made plain before it is checked: checks, store and rules know plain tensors only.
+An update in another form is made plain before it is checked: checks, store and rules know plain tensors only. Then the
+run's transforms change it, in place, in the buffer that it came in; what they make of it is checked for what is finite.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from typing import TypeVar
@@ -17,20 +18,23 @@ from starlette.requests import ClientDisconnect, Request
 
 from services import messages as m
 from services import wire
-from services.checks import Spec, check_finite, check_metadata
+from services.checks import Spec, check_extra, check_finite, check_metadata
 from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
 from services.layout import Layout
 from services.memory import allocate
+from services.plan import Plan
 from services.rounds import Assignment, Outcome
-from services.scaling import Scaler
-from services.wire import PLAIN, Buffer, Document, Parsed
+from services.transforms import transform
+from services.wire import PLAIN, Buffer, Document, Parsed, Tensor
 
 from .bodies import INLINE, collect, receive
 from .problems import from_validation
 from .runtime import Runtime
 
 T = TypeVar("T")
+Change = Callable[[Sequence[Tensor]], tuple[m.Transformed, ...]]  # changes an update's tensors in place
+NO_EXTRAS: Mapping[str, Spec] = {}
 READ_INLINE = 1 << 22  # bytes that are only read once on the event loop, in less than a millisecond
 
 
@@ -58,15 +62,26 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
     _, layout = runtime.model(task.model.digest)
-    scaler = runtime.federation.runs[task.run_id].plan.scaler
+    plan = runtime.federation.runs[task.run_id].plan
+    change = await transforming(runtime, task, layout) if plan.transforms else None
+    extras = {name: runtime.model(info.digest)[1].spec for name, info in task.inputs.items()}
     if layout.fits(body):
-        inline = READ_INLINE if layout.has_small_rest(body) else 0
-        outcome = await examine(size, lambda: check_fitting(body, layout, scaler), inline)
+        inline = (INLINE if change else READ_INLINE) if layout.has_small_rest(body) else 0
+        outcome = await examine(size, lambda: check_fitting(body, layout, plan, change, extras), inline)
         return await runtime.accept_update(task, body, outcome)
     model = await runtime.off_loop(runtime.store.get, task.model.digest) if task.may_code else None
-    work = partial(check_update, body, layout.spec, scaler, task.up, model)
+    work = partial(check_update, body, layout.spec, plan, task.up, model, change, extras)
     outcome, update = await examine(unfolded(task, size), work)
     return await runtime.accept_update(task, update, outcome)
+
+
+async def transforming(runtime: Runtime, task: Assignment, layout: Layout) -> Change:
+    """What the transforms of the task's run do to its update, with the bounds that belong to its model."""
+    assert task.model is not None
+    run = runtime.federation.runs[task.run_id]
+    transforms, bounds = run.plan.transforms, run.bounds[task.round - 1]
+    model = await runtime.off_loop(runtime.store.get, task.model.digest)
+    return lambda update: transform(transforms, bounds, layout.read(model), update)
 
 
 def unfolded(task: Assignment, size: int) -> int:
@@ -144,31 +159,55 @@ async def _read(request: Request, size: int) -> memoryview:
 
 
 def check_update(
-    body: memoryview, spec: Spec, scaler: Scaler, up: str = PLAIN, model: memoryview | None = None
+    body: memoryview,
+    spec: Spec,
+    plan: Plan,
+    up: str = PLAIN,
+    model: memoryview | None = None,
+    change: Change | None = None,
+    extras: Mapping[str, Spec] = NO_EXTRAS,
 ) -> tuple[Outcome, Buffer]:
     """What an update tells, and its plain document, once it is found right; raises InvalidUpdate for what is wrong.
 
-    With the document of the `model` that it was trained from it may be coded, as `up` or a difference.
+    With the document of the `model` that it was trained from it may be coded, as `up` or a difference. `change` is made
+    to the document, which may be `body`. `extras` is what must stand beside its tensors.
     """
+    fingerprint = fingerprint_of(body)
     takes, base = (sorted({PLAIN, up}), wire.decode(model).arrays) if model is not None else ((), ())
     document, update = decode_update(body, spec, takes, base)
+    changes = change(wire.decode(update, writable=True).tensors) if change else ()
     check_finite(document.tensors)
-    return _outcome(body, document, scaler), update
+    check_extra(document.extra, extras)
+    return _outcome(fingerprint, body, document, plan, changes), update
 
 
-def check_fitting(body: memoryview, layout: Layout, scaler: Scaler) -> Outcome:
-    """The same for an update that is laid out like the model."""
+def check_fitting(
+    body: memoryview,
+    layout: Layout,
+    plan: Plan,
+    change: Change | None = None,
+    extras: Mapping[str, Spec] = NO_EXTRAS,
+) -> Outcome:
+    """The same for an update that is laid out like the model; `change` is made to `body`."""
+    fingerprint = fingerprint_of(body)
     rest = layout.rest(body)
+    changes = change(layout.read(body, writable=True)) if change else ()
     layout.check_finite(body)
-    return _outcome(body, rest or wire.decode(body), scaler)
+    document = rest or wire.decode(body)
+    check_extra(document.extra, extras)
+    return _outcome(fingerprint, body, document, plan, changes)
 
 
-def _outcome(body: memoryview, document: Parsed, scaler: Scaler) -> Outcome:
-    factor = scaler.factor(document.metadata)
+def _outcome(
+    fingerprint: str, body: memoryview, document: Parsed, plan: Plan, changes: tuple[m.Transformed, ...]
+) -> Outcome:
+    factor = plan.scaler.factor(document.metadata)
+    plan.check_update(document.metadata, document.metrics)
     check_metadata(document.metadata)
     for group in document.extra.values():
         check_finite(group)
-    return Outcome(fingerprint_of(body), len(body), document.metrics, document.metadata, factor)
+    size = len(body)
+    return Outcome(fingerprint, size, document.metrics, document.metadata, factor, transforms=changes)
 
 
 def check_initial(body: memoryview) -> Document:

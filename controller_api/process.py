@@ -19,7 +19,7 @@ from .app import create_app
 from .server import Server
 from .settings import Settings
 
-SECRETS = ("enroll_token", "operator_token", "viewer_token")
+SECRETS = ("enroll_token", "operator_token", "viewer_token", "model_store_url")
 
 
 def settings_from_environment(**flags: Any) -> Settings:

@@ -18,10 +18,8 @@ from typing import Any, TypeVar
 import structlog
 
 from services import messages as m
-from services import wire
-from services.config import resolve
-from services.engine import Made, aggregate, layout_in, store_coded, store_model
-from services.errors import FederationError, InvalidConfig, UnknownModel
+from services.engine import Made, aggregate, layout_in, store_model
+from services.errors import FederationError, UnknownModel
 from services.federation import Aggregation, Federation
 from services.layout import Layout
 from services.roster import Member
@@ -31,9 +29,11 @@ from services.store import ModelStore
 from services.wire import PLAIN, Buffer, Tensor
 
 from .event_log import EventLog
+from .first_model import first_model
 from .metrics import Metrics
 from .polls import Polls
 from .settings import Settings
+from .store_calls import StoreCalls
 from .tokens import hashed, new_token, new_webhook_secret
 from .uploads import Uploads
 from .webhooks import Webhooks
@@ -50,8 +50,15 @@ class Runtime:
     """State and background work of one controller process."""
 
     def __init__(
-        self, settings: Settings, store: ModelStore, defaults: Mapping[str, Any], metrics: Metrics, webhooks: Webhooks
+        self,
+        settings: Settings,
+        store: ModelStore,
+        defaults: Mapping[str, Any],
+        metrics: Metrics,
+        webhooks: Webhooks,
+        lineage_length: int,
     ) -> None:
+        """`lineage_length`: updates that the store keeps of a learner, 0 for all."""
         self.settings = settings
         self.store = store
         self.events = EventLog()
@@ -63,11 +70,14 @@ class Runtime:
             epoch=time.time() - time.monotonic(),
             new_id=lambda: secrets.token_hex(8),
             stopwatch=time.perf_counter,
+            lineage_length=lineage_length,
         )
         self.stopped = asyncio.Event()  # the process may end
         self._models: dict[str, tuple[ModelInfo, Layout]] = {}
         self._uploaded: OrderedDict[str, None] = OrderedDict()
         self._polls = Polls()
+        self._calls = StoreCalls(store, self.stopped)
+        self.off_loop = self._calls.off_loop
         self._left: set[str] = set()  # learners whose updates are still to be erased
         self._told_over: set[str] = set()
         self._alarm = asyncio.Event()
@@ -80,12 +90,13 @@ class Runtime:
         """The background work: deadlines, aggregations, webhooks. Ends all of it on leaving."""
         async with asyncio.TaskGroup() as group, self._webhooks.running():
             self._background = group
-            ticker = group.create_task(self._keep_time())
+            keepers = [group.create_task(one) for one in (self._keep_time(), self._calls.settle_later())]
             try:
                 yield
             finally:
                 self.drain()
-                ticker.cancel()
+                for one in keepers:
+                    one.cancel()
                 self._background = None
         self.store.close()
 
@@ -164,15 +175,16 @@ class Runtime:
         behind."""
         key = f"{task.id}-{secrets.token_hex(4)}"
         await self.off_loop(self.store.put, key, [update])
-        stored = Outcome(outcome.fingerprint, outcome.size, outcome.metrics, outcome.metadata, outcome.factor, blob=key)
+        stored = replace(outcome, blob=key)
         taken = False
         try:
             receipt, taken = self._changed(lambda: self.federation.accept(task.id, stored, self.now))
         finally:
             if not taken:
-                await self.off_loop(self.store.drop, key)
+                await self._calls.owe((self.store.drop, key))
         if taken:
-            await self.off_loop(self.store.remember, task.learner_id, key)
+            if not self.federation.postpones(task):
+                await self._calls.owe((self.store.remember, task.learner_id, key))
             self.metrics.bytes.labels("up").inc(outcome.size)
         return receipt, taken
 
@@ -180,11 +192,10 @@ class Runtime:
         self, task: Assignment, tensors: tuple[Tensor, ...], outcome: Outcome
     ) -> tuple[m.Receipt, bool]:
         """Make model 0 of a learner's tensors."""
-        down = self.federation.runs[task.run_id].config.encoding.down
-        if down == PLAIN:
-            info = await self.off_loop(store_model, self.store, tensors)
-        else:
-            info = await asyncio.to_thread(store_model, self.store, tensors, down)
+        run = self.federation.runs[task.run_id]
+        down, extras = run.config.encoding.down, run.plan.algorithm.extras
+        off_loop = self.off_loop if down == PLAIN and not extras else asyncio.to_thread
+        info = await off_loop(store_model, self.store, tensors, down, extras)
         await self._hold(info)
         made = Outcome(outcome.fingerprint, outcome.size, outcome.metrics, outcome.metadata, model=info)
         try:
@@ -208,15 +219,20 @@ class Runtime:
         return self._models[digest]
 
     async def _hold(self, info: ModelInfo) -> None:
-        self._known(info, await asyncio.to_thread(layout_in, self.store, info.digest))
+        held = [*info.inputs.values(), info]
+        layouts = [await asyncio.to_thread(layout_in, self.store, one.digest) for one in held]
+        for one, layout in zip(held, layouts, strict=True):
+            self._known(one, layout)
 
     def _known(self, info: ModelInfo, layout: Layout) -> None:
         for one in (info, info.coded):
             if one is not None:
                 self._models[one.digest] = (one, layout)
+                self._calls.cancel(self.store.drop, one.digest)
 
     async def put_model(self, digest: str, body: memoryview) -> None:
         """Hold a model that an operator sent."""
+        self._calls.cancel(self.store.drop, digest)
         await self.off_loop(self.store.publish, digest, [body])
         await self._hold(ModelInfo(digest, len(body)))
         self._uploaded[digest] = None
@@ -234,27 +250,20 @@ class Runtime:
     # ---- runs
     async def start_run(self, given: Mapping[str, Any], key: str | None) -> RunState:
         """See Federation.start."""
-        coded = await self._code_initial(given)
 
         def held(digest: str) -> ModelInfo | None:
-            return replace(self._models[digest][0], coded=coded) if digest in self._models else None
+            return ModelInfo(digest, self._models[digest][0].size) if digest in self._models else None
 
-        return self._changed(lambda: self.federation.start(given, self.now, key, held))
+        ready: ModelInfo | None = None
+        if not self.federation.active:
+            ready = await first_model(given, self.federation.defaults, held, self.store, self.off_loop)
+        if ready:
+            await self._hold(ready)
 
-    async def _code_initial(self, given: Mapping[str, Any]) -> ModelInfo | None:
-        """What stands for the model that a run is to begin with, if it wants that."""
-        try:
-            config = resolve(self.federation.defaults, given)
-        except InvalidConfig:  # told when the run is started, after what else may be wrong
-            return None
-        digest, down = config.initial_model, config.encoding.down
-        if down == PLAIN or digest not in self._models or self.federation.active:
-            return None
-        tensors = wire.decode(await self.off_loop(self.store.get, digest)).tensors
-        coded = await asyncio.to_thread(store_coded, self.store, tensors, down)
-        if coded is not None:
-            self._known(coded, self._models[digest][1])
-        return coded
+        def first(digest: str) -> ModelInfo | None:
+            return ready if ready and held(digest) else held(digest)
+
+        return self._changed(lambda: self.federation.start(given, self.now, key, first))
 
     def stop_run(self, run_id: str, reason: str) -> RunState:
         """See Federation.stop."""
@@ -350,43 +359,37 @@ class Runtime:
 
     async def _aggregate(self, job: Aggregation) -> None:
         try:
-            made = await asyncio.to_thread(aggregate, job, self.store, time.perf_counter)
-        except FederationError as error:
-            log.error("aggregation failed", round=job.round, error=error.detail)
-            self._aggregation_failed(job, error.detail)
+            made = await self._calls.repeat(aggregate, job, self.store, time.perf_counter)
         except Exception as error:
-            log.exception("aggregation failed", round=job.round)
-            self._aggregation_failed(job, repr(error))
+            known = isinstance(error, FederationError)
+            why = error.detail if isinstance(error, FederationError) else repr(error)
+            if self.federation.active:  # else the run has ended meanwhile, and its models may be gone
+                log.error("aggregation failed", round=job.round, error=why, exc_info=not known)
+            self._changed(lambda: self.federation.aggregation_failed(job, why, self.now))
         else:
             await self._publish(job, made)
 
-    def _aggregation_failed(self, job: Aggregation, why: str) -> None:
-        self._changed(lambda: self.federation.aggregation_failed(job, why, self.now))
-
     async def _publish(self, job: Aggregation, made: Made) -> None:
         self.metrics.aggregation.observe(made.spent_s)
-        self._known(made.model, made.layout)
+        for one in ((made.model, made.layout), *made.inputs):
+            self._known(*one)
         self._changed(lambda: self.federation.aggregated(job, made.model, made.states, made.spent_s, self.now))
         await self._sweep()
 
     async def _sweep(self) -> None:
         """Drop the models that nobody needs any more, and the updates of learners that left."""
         kept = self.federation.kept_models() | set(self._uploaded)
-        try:
-            for digest in [digest for digest in self._models if digest not in kept]:
-                del self._models[digest]
-                await self.off_loop(self.store.drop, digest)
-            for learner_id in [one for one in self._left if not self.federation.awaits_update_of(one)]:
-                self._left.discard(learner_id)
-                await self.off_loop(self.store.erase, learner_id)
-        except FederationError as error:  # room is not freed, but nothing else is wrong
-            log.warning("sweep failed", error=error.detail)
-
-    async def off_loop(self, call: Callable[..., T], *arguments: Any) -> T:
-        """A call of the store: in a thread when it may block."""
-        if self.store.blocking:
-            return await asyncio.to_thread(call, *arguments)
-        return call(*arguments)
+        old = [digest for digest in self._models if digest not in kept]
+        for digest in old:
+            del self._models[digest]
+        gone = [one for one in self._left if not self.federation.awaits_update_of(one)]
+        self._left.difference_update(gone)
+        settled, self.federation.settled = self.federation.settled, []
+        await self._calls.owe(
+            *((self.store.remember, *update) for update in settled),
+            *((self.store.drop, digest) for digest in old),
+            *((self.store.erase, one) for one in gone),
+        )
 
     def _shown(self, member: Member) -> m.Learner:
         return self.federation.learner_message(member, self.now)

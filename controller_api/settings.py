@@ -1,6 +1,7 @@
 """Where and how a controller process runs: `METIS_*` variables, each overridden by a flag of `metis-controller`.
 
-A token may also be given as `METIS_…_TOKEN_FILE`, the path of a file that holds it.
+A token may also be given as `METIS_…_TOKEN_FILE`, the path of a file that holds it, and the URL of the model store as
+`METIS_MODEL_STORE_URL_FILE`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     data_dir: Path = Field(Path(".metis"), description="folder of the controller's state")
-    model_store: str = Field("OnDisk", description="OnDisk or InMemory")
+    model_store: str = Field("OnDisk", description="OnDisk, InMemory or Redis")
+    model_store_url: SecretStr | None = Field(None, description="of Redis: redis://:password@host:port/0, or rediss://")
+    model_store_prefix: str = Field(
+        "metis:", min_length=1, max_length=100, description="Redis: of this controller's keys, and of no other's"
+    )
     lineage_length: int = Field(1, ge=0, description="updates kept per learner; 0 keeps all")
     enroll_token: SecretStr | None = Field(None, description="a learner shows it to enrol")
     operator_token: SecretStr | None = Field(None, description="may do everything")

@@ -1,4 +1,4 @@
-"""The weights that a run starts from, when the driver brings them."""
+"""The weights that a run starts from, when the driver brings them or names the run that made them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,28 @@ from services import wire
 from services.errors import InvalidConfig, InvalidUpdate
 from services.rest import Client
 
+from . import model_files
+
 
 async def put_initial(client: Client, weights: Sequence[NDArray[Any]] | str | Path) -> str:
-    """Upload arrays, or the weights document in a file; returns its digest. Raises InvalidConfig for neither."""
-    if isinstance(weights, str | Path):
-        return await client.put_model([_document(Path(weights))])
+    """Upload arrays, or the model in a file (see model_files); returns its digest. Raises InvalidConfig for neither."""
+    source = f"initial weights: {weights}" if isinstance(weights, str | Path) else "initial_weights"
     try:
+        if isinstance(weights, str | Path):
+            return await client.put_model(model_files.read(Path(weights)))
         return await client.put_model(wire.encode(wire.name_tensors(weights)))
     except InvalidUpdate as error:
-        raise InvalidConfig(f"initial_weights: {error.detail}", **error.values) from error
+        raise InvalidConfig(f"{source}: {error.detail}", **error.values) from error
 
 
-def _document(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        wire.decode(content)
-    except OSError as error:
-        raise InvalidConfig(f"initial weights: {path}: {error.strerror}", file=str(path)) from error
-    except InvalidUpdate as error:
-        raise InvalidConfig(f"initial weights: {path} is not a weights document: {error.detail}") from error
-    return content
+async def model_of_run(client: Client, run_id: str) -> str:
+    """Digest of the final model of a run that the controller remembers; `latest` stands for an id.
+
+    Raises UnknownRun, InvalidConfig when the run goes on or has made no model.
+    """
+    run = await client.run(run_id)
+    if run.ended_at is None:
+        raise InvalidConfig(f"run {run.id} is {run.state}: to go on from it, stop it or wait for its end", run=run.id)
+    if run.model is None:
+        raise InvalidConfig(f"run {run.id} made no model to go on from: {run.reason}", run=run.id)
+    return run.model

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from services import config as cfg
 from services import messages as m
 from services.config import ClientParams, ServerParams, TerminationSignals
-from services.errors import FederationError
+from services.errors import FederationError, InvalidConfig
 from services.rest import Client
 
 from . import settings, words
 from .connection import Connection, connection
 from .display import Display, Silent, display_for, stderr
-from .initial import put_initial
+from .initial import model_of_run, put_initial
 from .outputs import Outputs
 from .scoring import Evaluate
 from .steering import Steering
@@ -48,6 +48,7 @@ class DriverSession:
         best_out: str | Path | None = None,
         shutdown: bool = False,
         initial_weights: Weights | None = None,
+        from_run: str | None = None,
         controller_timeout_s: float = 600.0,
         learners_timeout_s: float = 600.0,
         on_event: Callable[[m.Event], None] | None = None,
@@ -58,13 +59,17 @@ class DriverSession:
         `learners`: how many to wait for (of a list, its length), unless `config` says `min_learners`. `config`: a
         sparse RunConfig or the path of a `federation.toml`; `termination_signals` go before it. `token`: else that of
         METIS_TOKEN or METIS_OPERATOR_TOKEN. `evaluate(weights, round)` scores each community model on the driver's own
-        data, in a thread. `initial_weights`: model 0, as arrays or as the path of a weights document; else a
+        data, in a thread. `initial_weights`: model 0, as arrays or as the path of a weights document, a `.npz` or a
+        `.safetensors` file; `from_run`: the final model of that run (an id, or `latest`) instead; with neither a
         learner's. `show`: a live view or plain lines on standard error. The bounds are on how long the controller and
         the learners are waited for.
         """
+        if initial_weights is not None and from_run is not None:
+            raise InvalidConfig("initial weights (--initial-model) or the run to go on from (--from-run): not both")
         self._connection = controller if isinstance(controller, Connection) else connection(controller, token)
         self.config = _run_config(learners, termination_signals, is_async, config, learners_timeout_s)
         self._initial_weights = initial_weights
+        self._from_run = from_run
         self._evaluate = evaluate
         self._outputs = Outputs(out, model_out, best_out)
         self._shutdown = shutdown
@@ -144,6 +149,8 @@ class DriverSession:
             return await steering.finish()
 
     async def _sent(self, client: Client) -> dict[str, Any]:
+        if self._from_run is not None:
+            return {**self.config, "initial_model": await model_of_run(client, self._from_run)}
         if self._initial_weights is None:
             return self.config
         return {**self.config, "initial_model": await put_initial(client, self._initial_weights)}

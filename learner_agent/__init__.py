@@ -3,5 +3,6 @@
 from .learner import Learner
 from .reporting import progress
 from .run import app
+from .steps import TimedBatches
 
-__all__ = ["Learner", "app", "progress"]
+__all__ = ["Learner", "TimedBatches", "app", "progress"]

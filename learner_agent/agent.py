@@ -34,6 +34,7 @@ from services.rest.backoff import FullJitter
 from services.wire import Buffer, Coded, Document
 
 from .coding import Coding
+from .inputs import Inputs
 from .later import Later
 from .reporting import Report, current, tail
 from .state import Saved, StateFile
@@ -81,6 +82,7 @@ class Agent:
         self._enroll_token = client.token
         self._models: OrderedDict[str, memoryview] = OrderedDict()
         self._layout: Layout | None = None  # of the newest model that was decoded
+        self._inputs = Inputs(client)
         self._coding = Coding()
         self.me: m.Learner | None = None
 
@@ -172,6 +174,7 @@ class Agent:
                 raise TaskVoid(report.void)
             await self._deliver(task, result)
             self._coding.taken(task)
+            self._inputs.taken(task)
             log.info("done", kind=task.kind, round=task.round)
         except NOT_WANTED as error:
             log.info("no longer wanted", kind=task.kind, round=task.round, why=error.detail)
@@ -193,10 +196,12 @@ class Agent:
         current.set(report)
         if task.kind == "init":
             return await self._workers.run(self._at_work.initial)
-        if task.kind == "train" and task.encoding is not None:
-            return await self._workers.run(self._coding.train, self._at_work, await self._body(task), task)
         if task.kind == "train":
-            return await self._workers.run(self._at_work.train, await self._model(task, to_change=True), task)
+            task, inputs = await self._inputs.of(task)
+            if task.encoding is not None:
+                return await self._workers.run(self._coding.train, self._at_work, await self._body(task), task, inputs)
+            model = replace(await self._model(task, to_change=True), extra=inputs)
+            return await self._workers.run(self._at_work.train, model, task)
         if task.kind == "evaluate":
             return await self._workers.run(self._at_work.evaluate, await self._model(task), task)
         raise UnsupportedKind

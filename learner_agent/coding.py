@@ -6,13 +6,14 @@ Sparse updates leave something out, which is sent later: it is kept here as long
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from services import messages as m
 from services import wire
 from services.encoding import Sender, own
 from services.wire import Buffer, Tensor
 
-from .tasks import Work
+from .tasks import Extra, Work
 
 
 class Coding:
@@ -23,16 +24,16 @@ class Coding:
         self._sender: Sender | None = None
         self._task_id: str | None = None  # whose update was made last
 
-    def train(self, work: Work, model: Buffer, task: m.Task) -> list[Buffer]:
-        """Work.train from a model's document, which is left as it is; blocks."""
+    def train(self, work: Work, model: Buffer, task: m.Task, inputs: dict[str, tuple[Tensor, ...]]) -> list[Buffer]:
+        """Work.train from a model's document, which is left as it is, and the task's inputs; blocks."""
         given, sender = wire.parse(model), self._sender_of(task)
 
-        def frame(tensors: Sequence[Tensor], metrics: m.Metrics, metadata: m.Scalars) -> list[Buffer]:
+        def frame(tensors: Sequence[Tensor], metrics: m.Metrics, metadata: m.Scalars, extra: Extra) -> list[Buffer]:
             update = sender.code(tensors, given.tensors)
             self._task_id = task.id
-            return wire.encode(update, metrics, metadata)
+            return wire.encode(update, metrics, metadata, extra)
 
-        return work.train(own(given), task, frame)
+        return work.train(replace(own(given), extra=inputs), task, frame)
 
     def taken(self, task: m.Task) -> None:
         """The result of a task was taken."""

@@ -36,7 +36,8 @@ class Learner:
         Return `(weights, metrics, metadata)` or `(weights, metrics)`.
 
         `config` holds the run's `train` parameters and `round`. `metrics` are numbers; `metadata` carries
-        `num_training_examples` and the other counts that the run's scaling factor reads.
+        `num_training_examples` and the other counts that the run's scaling factor reads. Where the run's algorithm
+        gives `config["inputs"]`, lists of arrays by name, it wants such lists back as `metadata["extra"]`.
         """
         raise NotImplementedError(f"{type(self).__name__} needs train()")
 

@@ -50,7 +50,7 @@ class LearnerProcess:
         if frame is wire.encode:
             return [body]
         update = wire.decode(body)
-        return frame(update.tensors, update.metrics, update.metadata)
+        return frame(update.tensors, update.metrics, update.metadata, update.extra)
 
     def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:
         """See Work.evaluate."""
@@ -78,7 +78,7 @@ class LearnerProcess:
             self._child = self._started()
         assert self._child.stdin
         with contextlib.suppress(BrokenPipeError):  # it died: the answer says so
-            send(self._child.stdin, head, wire.encode(model.tensors) if model else ())
+            send(self._child.stdin, head, wire.encode(model.tensors, extra=model.extra) if model else ())
         return self._answer(self._child)
 
     def _answer(self, child: subprocess.Popen[bytes]) -> tuple[dict[str, Any], bytearray]:

@@ -13,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from .learner import Learner
+from .proximal import Proximal
 
+__all__ = ["Proximal", "TorchLearner", "load_weights", "weights_of"]
 DEFAULT_THREADS = torch.get_num_threads()  # another number later is the user's choice (threads.py)
 
 

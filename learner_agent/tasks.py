@@ -6,6 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,15 +17,20 @@ from services.errors import InvalidUpdate
 from services.tensors import tensors_of
 from services.wire import Buffer, Document, Tensor
 
+from .extras import in_order_of, split
 from .learner import Array, Learner
 
-Frame = Callable[[Sequence[Tensor], m.Metrics, m.Scalars], list[Buffer]]  # a document of an update's parts
+Extra = Mapping[str, Sequence[Tensor]]  # groups of tensors beside the model, by name
+Frame = Callable[[Sequence[Tensor], m.Metrics, m.Scalars, Extra], list[Buffer]]  # a document of an update's parts
 NOTHING: Mapping[str, Any] = {}
 EXAMPLES = "num_evaluation_examples"
 
 
 class Work(Protocol):
-    """Does tasks. Its calls block; they raise InvalidUpdate for what a learner may not return, and what it raises."""
+    """Does tasks. Its calls block; they raise InvalidUpdate for what a learner may not return, and what it raises.
+
+    A task's inputs are the `extra` of the model's document.
+    """
 
     def initial(self) -> list[Buffer]:
         """The learner's own weights as a document."""
@@ -54,24 +60,31 @@ class LearnerAtWork:
 
     def train(self, model: Document, task: m.Task, frame: Frame = wire.encode) -> list[Buffer]:
         """See Work.train."""
-        weights = self._weights(model, task)
-        returned = self.learner.train(weights, dict(task.config))
+        inputs = in_order_of(_names(self.learner), model.extra, self._local(model))
+        config = dict(task.config)
+        if inputs:
+            config["inputs"] = {name: [one.array for one in group] for name, group in inputs.items()}
+        returned = self.learner.train(self._weights(model, task), config)
         if not isinstance(returned, tuple) or len(returned) not in (2, 3):
             raise InvalidUpdate("train() must return (weights, metrics, metadata) or (weights, metrics)")
         arrays = _arrays(returned[0], "train()")
-        metadata = scalars(returned[2], "train()'s metadata") if len(returned) == 3 else {}
+        told, extra = split(returned[2] if len(returned) == 3 else {}, inputs, model.extra)
+        metadata = scalars(told, "train()'s metadata")
         if len(arrays) != len(model.tensors):
             raise InvalidUpdate(f"train() returned {len(arrays)} arrays; the model has {len(model.tensors)} tensors")
         labels = _names(self.learner) or [tensor.name for tensor in model.tensors]
         if len(labels) != len(arrays):
             raise InvalidUpdate(f"the learner has {len(labels)} names for {len(arrays)} tensors")
+        if places := self._places(model):
+            labels = [tensor.name for tensor in model.tensors]
+            arrays = [array for _, array in sorted(zip(places, arrays, strict=True), key=itemgetter(0))]
         if local := self._local(model):
             arrays = [
                 self._held_back(old, array) if old.name in local else array
                 for array, old in zip(arrays, model.tensors, strict=True)
             ]
         tensors = list(tensors_of(labels, arrays, [old.trainable for old in model.tensors]))
-        return frame(tensors, metrics(returned[1], "train()'s metrics"), metadata)
+        return frame(tensors, metrics(returned[1], "train()'s metrics"), metadata, extra)
 
     def evaluate(self, model: Document, task: m.Task) -> m.EvaluationResult:
         """See Work.evaluate."""
@@ -89,10 +102,19 @@ class LearnerAtWork:
             self._kept.get(tensor.name, tensor.array).copy() if tensor.name in local else tensor.array
             for tensor in model.tensors
         ]
+        arrays = [arrays[place] for place in self._places(model)] or arrays
         if self._ready_for != task.run_id:
             self.learner.set_weights([array.copy() for array in arrays])
             self._ready_for = task.run_id
         return arrays
+
+    def _places(self, model: Document) -> list[int]:
+        """Where the learner's tensors are in the model, by name, when their order is another one; else nothing."""
+        names, known = _names(self.learner), [tensor.name for tensor in model.tensors]
+        if names is None or names == known or sorted(names) != sorted(known):  # other names: refused with the update
+            return []
+        place = {name: index for index, name in enumerate(known)}
+        return [place[name] for name in names]
 
     def _held_back(self, received: Tensor, trained: Array) -> Array:
         """What is sent of a local tensor: it stays here, and the received value goes back."""

@@ -51,6 +51,29 @@ class Spec:
             )
 
 
+def check_extra(extra: Mapping[str, Sequence[Tensor]], wanted: Mapping[str, Spec]) -> None:
+    """Raise MalformedUpdate or ShapeMismatch, naming the group, for extra tensors that are not those that are wanted.
+
+    Where none are wanted whatever there is is let through: nobody reads it.
+    """
+    if not wanted:
+        return
+    for name in (*wanted, *extra):
+        if name not in extra or name not in wanted:
+            what = "misses" if name not in extra else "holds"
+            raise MalformedUpdate(
+                f"the update {what} the extra tensors {name!r}; this run's algorithm exchanges {', '.join(wanted)}",
+                extra=name,
+                expected=list(wanted),
+                got=list(extra),
+            )
+    for name, spec in wanted.items():
+        try:
+            spec.check(extra[name])
+        except ShapeMismatch as error:
+            raise ShapeMismatch(f"extra {name!r}: {error.detail}", extra=name, **error.values) from error
+
+
 def check_metadata(metadata: Mapping[str, Scalar]) -> None:
     """Raise MalformedUpdate, naming the key, for a number that JSON could not carry on."""
     for name, value in metadata.items():

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic.dataclasses import dataclass
 
 from .errors import InvalidConfig
+from .schedules import KINDS, Changing
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 CHECKED = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -51,6 +52,7 @@ class Selection(Part):
 
     participation_ratio: float = Field(1.0, gt=0, le=1, description="share of the active learners drawn each round")
     over_selection: float = Field(0.0, ge=0, le=10, description="draw this share more, close at the first that report")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="parameters of the selector")
 
 
 class Schedule(Part):
@@ -60,6 +62,9 @@ class Schedule(Part):
     min_updates: int = Field(1, ge=1, description="quorum: fewer updates at the deadline fail the round")
     lease_s: Seconds = Field(30, description="a learner not heard of for this long is lost until it returns")
     join_deadline_s: Seconds = Field(3600, description="how long a run waits for enough learners")
+    max_staleness: int | None = Field(
+        None, ge=0, description="Asynchronous: refuse updates of models that are more community models old"
+    )
     semi_sync_lambda: float | None = Field(None, gt=0, description="SemiSynchronous: step budget in slowest epochs")
     semi_sync_recompute_num_updates: bool = Field(False, description="SemiSynchronous: a new budget every round")
 
@@ -96,12 +101,17 @@ class RunConfig(Part):
     selector: str = "All"
     selection: Selection = Selection()
     schedule: Schedule = Schedule()
-    transforms: list[Any] = Field(default_factory=list)
+    transforms: list[dict[str, Any]] = Field(
+        default_factory=list, description="of each update, in this order: `name` and its parameters"
+    )
     encoding: Encoding = Encoding()
+    algorithm: str = Field("None", description="what learners do beside training: `SCAFFOLD` gives them controls")
     server_optimizer: str = "None"
     optimizer: dict[str, Any] = Field(default_factory=dict, description="parameters of the server optimizer")
     train: dict[str, Any] = Field(default_factory=dict, description="handed to Learner.train as it is")
     evaluate: dict[str, Any] = Field(default_factory=dict, description="handed to Learner.evaluate as it is")
+    train_schedule: dict[str, Changing] = Field(default_factory=dict, description="values of `train` by round")
+    evaluate_schedule: dict[str, Changing] = Field(default_factory=dict, description="values of `evaluate` by round")
     evaluation: EvaluationPlan = EvaluationPlan()
     termination: TerminationSignals = TerminationSignals()
     initial_model: str | None = Field(None, pattern=DIGEST_PATTERN, description="a model put before, else a learner's")
@@ -174,12 +184,17 @@ class ControllerConfig:
 
 @dataclass(config=CHECKED, frozen=True)
 class ModelStoreConfig:
-    """Where models live. `lineage_length` k keeps the newest k updates per learner; 0 keeps all."""
+    """Where models live. `lineage_length` k keeps the newest k updates per learner; 0 keeps all.
+
+    The rest is for the store Redis: hostname and port go before those of the URL, which may hold a password.
+    """
 
     model_store: str = "InMemory"
     lineage_length: Annotated[int, Field(ge=0)] = 0
     model_store_hostname: str | None = None
     model_store_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    model_store_url: SecretStr | None = None
+    model_store_prefix: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -250,6 +265,11 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None) -> lis
             lines.append(f"{where}: unknown key{nearest(str(item['loc'][-1]), _keys(model, item['loc'][:-1]))}")
         elif item["type"] == "missing":
             lines.append(f"{where}: missing")
+        elif item["type"] == "union_tag_not_found":
+            lines.append(f"{where}.kind: missing; known: {', '.join(KINDS)}")
+        elif item["type"] == "union_tag_invalid":
+            kind = str(item["input"]["kind"])
+            lines.append(f"{where}.kind: there is no {kind[:80]!r}{nearest(kind, KINDS)}")
         else:
             shown = repr(item.get("input"))
             got = f" (got {shown[:80]}{'…' if len(shown) > 80 else ''})"
@@ -272,7 +292,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _keys(model: type[BaseModel] | None, location: tuple[int | str, ...]) -> list[str]:
     fields: Any = getattr(model, "model_fields", {})
     for part in location:
-        kind = fields[part].annotation if part in fields else None
+        kind = fields[part].annotation if part in fields else KINDS.get(str(part))
         fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", {})
     return list(fields)
 

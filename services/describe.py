@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from . import messages as m
+from . import streaming
 from .config import Encoding, RunConfig
 from .journal import Journal
 from .offers import Offers
 from .roster import Member
-from .rounds import Assignment
+from .rounds import Assignment, ModelInfo
 from .run import RunState
-from .scheduling import Wait, waiting_text
+from .schedules import at_round
+from .scheduling import Wait, streams, waiting_text
 from .stages import Stages
 
 HEARTBEATS_PER_LEASE = 3
@@ -35,24 +37,30 @@ def learner_message(journal: Journal, offers: Offers, member: Member, now: float
 
 def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float) -> m.Task:
     """A task; its urls are relative to `/v1/learners/<id>/task`."""
-    given = config.evaluate if task.kind == "evaluate" else config.train
-    reference = None
-    if task.given is not None:
-        url = f"../../models/{task.given.digest}"
-        reference = m.Reference.model_construct(digest=task.given.digest, url=url, size=task.given.size)
+    given, by_round = config.train, config.train_schedule
+    if task.kind == "evaluate":
+        given, by_round = config.evaluate, config.evaluate_schedule
     return m.Task.model_construct(
         id=task.id,
         kind=task.kind,
         run_id=task.run_id,
         round=task.round,
-        model=reference,
-        inputs={},
+        model=_reference(task.given) if task.given is not None else None,
+        inputs={name: _reference(info) for name, info in task.inputs.items()},
         result=m.ResultTarget.model_construct(url=f"../../tasks/{task.id}/result"),
-        config={**given, "round": task.round},
+        config={**at_round(given, by_round, task.round), "round": task.round, **_budget(task)},
         encoding=_update_encoding(config.encoding, task) if task.may_code else None,
         expires_in_s=max(0.0, round(task.deadline - now, 3)),
         heartbeat_s=round(lease_s / HEARTBEATS_PER_LEASE, 3),
     )
+
+
+def _reference(info: ModelInfo) -> m.Reference:
+    return m.Reference.model_construct(digest=info.digest, url=f"../../models/{info.digest}", size=info.size)
+
+
+def _budget(task: Assignment) -> dict[str, int]:
+    return {} if task.num_local_updates is None else {"num_local_updates": task.num_local_updates}
 
 
 def _update_encoding(encoding: Encoding, task: Assignment) -> m.UpdateEncoding:
@@ -73,6 +81,8 @@ def waiting_for(stages: Stages, run: RunState, now: float) -> str | None:
         task = run.initial[-1]
         left = max(0.0, task.deadline - now)
         return f"waiting for initial weights from {task.learner}; asks the next learner in {left:.0f} s"
+    if run.state == "training" and streams(run.plan.scheduler):
+        return streaming.waiting_text(run, now)
     for one in run.open:
         if one.state == "training":
             view = stages.view(run, one, now)

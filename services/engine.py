@@ -14,16 +14,19 @@ import numpy as np
 from . import wire
 from .aggregation import State, View
 from .aggregation.base import Array, is_elementwise
+from .algorithms import add_differences, zeros
 from .blocks import in_threads
 from .checks import Spec, check_finite
 from .encoding import encode_model
 from .errors import AggregationFailed, NonFiniteUpdate
-from .federation import Aggregation
+from .job import Aggregation, Share
 from .layout import Layout, layout_of
 from .rounds import ModelInfo
 from .store import Draft, ModelStore
 from .wire import PLAIN, Coded, Tensor
 
+Given = tuple[memoryview, memoryview, memoryview | None]  # an update, what it was trained from, the learner's last
+Read = Callable[[memoryview], Sequence[Tensor]]
 SMALL = 1 << 21  # bytes of a model that threads would not hasten
 
 
@@ -33,6 +36,7 @@ class Made:
 
     model: ModelInfo
     layout: Layout
+    inputs: tuple[tuple[ModelInfo, Layout], ...]  # that go with it
     states: tuple[State | None, State | None]
     spent_s: float
 
@@ -44,32 +48,54 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
     """
     started = clock()
     document = store.get(job.parent.digest)
-    updates = [store.get(share.blob) for share in job.shares]
+    given = [_given(share, document, store) for share in job.shares]
     layout = layout_of(document)
     parent = layout.read(document)
     with store.draft(layout.size_of(parent)) as draft:
         tensors = layout.room(parent, draft.buffer)
-        if is_elementwise(job.plan.aggregator) and layout.are_values([document, *updates]):  # much less to do for each
-            values = [layout.values(one) for one in (document, *updates)]
-            aggregator_state = _combine(job, values[0], values[1:], layout.values(draft.buffer, writable=True))
+        every = [document, *(one for each in given for one in each if one is not None)]
+        if is_elementwise(job.plan.aggregator) and layout.are_values(every):  # much less to do for each
+            room = layout.values(draft.buffer, writable=True)
+            aggregator_state = _combine(job, layout.values, document, given, room)
             layout.frame(draft.buffer)
         else:
-            aggregator_state = _combine(job, parent, [layout.read(update) for update in updates], tensors)
+            aggregator_state = _combine(job, layout.read, document, given, tensors)
         optimizer_state = _move(job, parent, tensors)
         model = _finished(draft, tensors)
+        inputs = _next_inputs(job, [update for update, *_ in given], store)
         draft.keep(model.digest)
-        model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down))
-    return Made(model, layout_in(store, model.digest), (aggregator_state, optimizer_state), clock() - started)
+        model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down), inputs=inputs)
+    beside = tuple([(one, layout_in(store, one.digest)) for one in inputs.values()])
+    return Made(model, layout_in(store, model.digest), beside, (aggregator_state, optimizer_state), clock() - started)
+
+
+def _given(share: Share, parent: memoryview, store: ModelStore) -> Given:
+    update = store.get(share.blob)
+    if share.trained_from is not None:
+        parent = store.get(share.trained_from.digest)
+    return update, parent, store.get(share.previous.blob) if share.previous is not None else None
 
 
 def _combine(
-    job: Aggregation, parent: Sequence[Tensor], updates: Sequence[Sequence[Tensor]], room: Sequence[Tensor]
+    job: Aggregation, read: Read, document: memoryview, given: Sequence[Given], room: Sequence[Tensor]
 ) -> State | None:
     """Put into `room` what the rule makes of the updates; returns its state."""
-    before, trainable = _arrays(parent), [tensor.trainable for tensor in parent]
+    tensors = read(document)
+    current, trainable = _arrays(tensors), [tensor.trainable for tensor in tensors]
     views = [
-        View(share.learner, _arrays(update), before, trainable, share.metrics, share.metadata)
-        for share, update in zip(job.shares, updates, strict=True)
+        View(
+            learner=share.learner,
+            arrays=_arrays(read(update)),
+            parent=current if parent is document else _arrays(read(parent)),
+            trainable=trainable,
+            metrics=share.metrics,
+            metadata=share.metadata,
+            staleness=share.staleness,
+            current=current,
+            previous=None if previous is None else _arrays(read(previous)),
+            previous_factor=0.0 if share.previous is None else share.previous.factor,
+        )
+        for share, (update, parent, previous) in zip(job.shares, given, strict=True)
     ]
     factors = [share.factor for share in job.shares]
     made, state = job.plan.aggregator.aggregate(views, factors, job.aggregator_state, _arrays(room))
@@ -83,6 +109,23 @@ def _move(job: Aggregation, parent: Sequence[Tensor], room: Sequence[Tensor]) ->
     made, state = job.plan.optimizer.step(_arrays(parent), _arrays(room), trainable, job.optimizer_state)
     _put(made, room)
     return state
+
+
+def _next_inputs(job: Aggregation, updates: Sequence[memoryview], store: ModelStore) -> dict[str, ModelInfo]:
+    """Store what goes with the next model: what went with this one and the differences that the updates bring."""
+    if not job.parent.inputs:
+        return {}
+    made, sent = {}, [wire.parse(update).extra for update in updates]
+    for name, info in job.parent.inputs.items():
+        document = store.get(info.digest)
+        layout = layout_of(document)
+        current = layout.read(document)
+        with store.draft(layout.size_of(current)) as draft:
+            room = layout.room(current, draft.buffer)
+            add_differences(_arrays(current), [_arrays(each[name]) for each in sent], job.learners, _arrays(room))
+            made[name] = _finished(draft, room)
+            draft.keep(made[name].digest)
+    return made
 
 
 def _arrays(tensors: Sequence[Tensor]) -> list[Array]:
@@ -123,9 +166,19 @@ def layout_in(store: ModelStore, digest: str) -> Layout:
     return layout_of(store.get(digest))
 
 
-def store_model(store: ModelStore, tensors: Sequence[Tensor], down: str = PLAIN) -> ModelInfo:
-    """Store the weights document of `tensors` under its digest, and one in the encoding `down` that stands for it."""
-    return replace(_store(store, tensors), coded=store_coded(store, tensors, down))
+def store_model(
+    store: ModelStore, tensors: Sequence[Tensor], down: str = PLAIN, extras: Sequence[str] = ()
+) -> ModelInfo:
+    """Store the weights document of `tensors` under its digest, and what `begin_with` adds to it."""
+    return begin_with(store, _store(store, tensors), tensors, down, extras)
+
+
+def begin_with(
+    store: ModelStore, model: ModelInfo, tensors: Sequence[Tensor], down: str, extras: Sequence[str]
+) -> ModelInfo:
+    """A stored model for a run to begin with: store one in the encoding `down` that stands for it, and its inputs."""
+    inputs = {name: _store(store, zeros(tensors)) for name in extras}
+    return replace(model, coded=store_coded(store, tensors, down), inputs=inputs)
 
 
 def store_coded(store: ModelStore, tensors: Sequence[Tensor], down: str) -> ModelInfo | None:

@@ -30,7 +30,7 @@ FederationError
 │   ├── DigestMismatch             the bytes are not those that the digest names
 │   ├── ShapeMismatch              other tensors than the round's model has
 │   ├── NonFiniteUpdate            NaN or infinity in a tensor
-│   └── InvalidWeight              a scaling factor that is missing or out of range
+│   └── InvalidWeight              a number beside the tensors that is missing or out of range
 ├── Unavailable
 │   ├── Busy                       try again later
 │   └── StoreUnavailable           the model store does not answer
@@ -167,7 +167,7 @@ class ShapeMismatch(InvalidUpdate, title="The tensors are not those of the round
 class NonFiniteUpdate(InvalidUpdate, title="A tensor holds NaN or infinity"): ...
 
 
-class InvalidWeight(InvalidUpdate, title="The update's scaling factor is missing or out of range"): ...
+class InvalidWeight(InvalidUpdate, title="A number that counts is missing in the update or out of range"): ...
 
 
 class Unavailable(FederationError, title="The controller cannot answer now", retryable=True): ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from . import messages as m
@@ -24,7 +24,10 @@ from .plan import initial_model, plan
 from .roster import Member, Roster
 from .rounds import Assignment, ModelInfo, Outcome
 from .run import RunState
+from .scheduling import streams
+from .shares import aggregation_of
 from .stages import Stages
+from .transforms import first_bounds, next_bounds
 
 MAX_RUNS = 100  # ended runs that are remembered
 
@@ -38,10 +41,11 @@ class Federation:
         epoch: float,
         new_id: Callable[[], str],
         stopwatch: Callable[[], float] = lambda: 0.0,
+        lineage_length: int = 0,
     ) -> None:
         """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0.
 
-        `stopwatch` gives seconds by which the state machine's own work is timed.
+        `stopwatch` gives seconds by which the state machine's own work is timed; `lineage_length` is the model store's.
         """
         self.defaults = defaults
         self.roster = Roster()
@@ -52,6 +56,8 @@ class Federation:
         self.active: RunState | None = None
         self.over = False
         self._new_id = new_id
+        self._lineage_length = lineage_length
+        self.settled: list[tuple[str, str]] = []  # learner ids and keys of postponed updates that are so no more
         self._keys: dict[str, tuple[str, str]] = {}  # idempotency key to fingerprint and run id
         self._idle_lease_s = resolve({}, defaults).schedule.lease_s
 
@@ -147,8 +153,6 @@ class Federation:
         if taken:
             if member := self.roster.find(task.learner_id):
                 self._seen(member.id, now)
-            if task.kind == "train":
-                self.runs[task.run_id].rounds[task.round - 1].bytes_up += outcome.size
             self._move_on(now)
         return task.receipt, taken
 
@@ -163,10 +167,8 @@ class Federation:
 
     def note_download(self, learner_id: str, model: ModelInfo, size: int) -> None:
         """A member of a round is sent `size` bytes of the model of its task."""
-        task = self.offers.naming(learner_id, model.digest)
-        run = self.runs.get(task.run_id) if task else None
-        if task and run and task.round > 0:
-            run.rounds[task.round - 1].bytes_down += size
+        if task := self.offers.naming(learner_id, model.digest):
+            task.bytes_down += size
 
     # ---- runs
     def start(
@@ -191,9 +193,9 @@ class Federation:
         if self.active:
             raise RunActive(f"run {self.active.id} is {self.active.state}: stop it first", run=self.active.id)
         config = resolve(self.defaults, given)
-        parts = plan(config)
+        parts = plan(config, self._lineage_length)
         model = initial_model(config, held)
-        run = RunState(self._new_id(), config, parts, now, model=model)
+        run = RunState(self._new_id(), config, parts, now, model=model, bounds=[first_bounds(parts.transforms)])
         run.wait_for_learners(now)
         self._remember(run)
         if key is not None:
@@ -272,18 +274,19 @@ class Federation:
         if run is None or one is None:
             return None
         one.taken = True
-        shares = [
-            Share(task.learner, outcome.blob, outcome.factor, outcome.metrics, outcome.metadata)
-            for task in one.accepted
-            if (outcome := task.outcome) and outcome.blob is not None and outcome.factor is not None
-        ]
-        states = (run.aggregator_state, run.optimizer_state)
-        return Aggregation(run.id, one.number, one.parent, tuple(shares), run.plan, *states)
+        return aggregation_of(run, one, len(self.roster))
+
+    def postpones(self, task: Assignment) -> bool:
+        """Whether an accepted update becomes its learner's newest only when it is in a community model."""
+        run = self.runs.get(task.run_id)
+        return run is not None and not run.over and streams(run.plan.scheduler)
 
     def awaits_update_of(self, learner_id: str) -> bool:
         """Whether an update of this learner was taken that is not yet aggregated."""
-        waiting = [one for one in self.active.open if one.model is None] if self.active else []
-        return any(task.learner_id == learner_id for one in waiting for task in one.accepted)
+        if self.active is None:
+            return False
+        waiting = [task for one in self.active.open if one.model is None for task in one.accepted]
+        return any(task.learner_id == learner_id for task in (*waiting, *self.active.stream.arrived))
 
     def aggregated(
         self, job: Aggregation, model: ModelInfo, states: tuple[State | None, State | None], spent_s: float, now: float
@@ -294,8 +297,10 @@ class Federation:
             return
         one = run.rounds[job.round - 1]
         one.model, one.aggregation_ms = model, round(spent_s * 1000, 3)
+        self._settle(one.accepted, run)
         run.previous, run.model = run.model, model
         run.aggregator_state, run.optimizer_state = states
+        run.bounds.append(next_bounds(run.plan.transforms, run.bounds[-1], [one.transforms for one in job.shares]))
         text = f"round {one.number}: {len(job.shares)} updates make model {model.digest[7:19]}"
         data = {"model": model.digest}
         self.journal.emit(now, "round-aggregated", text, run=run.id, round_number=one.number, data=data)
@@ -336,7 +341,15 @@ class Federation:
         if self.active:
             self.stages.move_on(self.active, now)
 
+    def _settle(self, tasks: Iterable[Assignment], run: RunState) -> None:
+        if streams(run.plan.scheduler):
+            self.settled += [
+                (task.learner_id, task.outcome.blob) for task in tasks if task.outcome and task.outcome.blob
+            ]
+
     def _ended(self, run: RunState, now: float) -> None:
+        self._settle([task for one in run.rounds if one.model is None for task in one.accepted], run)
+        self._settle(run.stream.arrived, run)
         self._note_participants(run, now)
         self.active = None
         self._expire(now)  # from now on the controller's own lease counts
@@ -348,6 +361,7 @@ class Federation:
         self.offers.void_all(member.id, None, f"{member.name} left", now)
         self.roster.remove(member.id)
         if self.active:
+            self.active.stream.forget(member.id)
             shown = self.learner_message(member, now)
             self.active.participants[member.id] = shown.model_copy(update={"state": "left"})
         self.journal.emit(now, "learner-left", f"{member.name} left", learner=member.name, data={"id": member.id})

@@ -21,6 +21,10 @@ class Share:
     factor: float
     metrics: m.Metrics
     metadata: Mapping[str, Any]
+    transforms: tuple[m.Transformed, ...] = ()  # what they did to it
+    trained_from: ModelInfo | None = None  # None: the aggregation's parent
+    staleness: int = 0  # community models made since that
+    previous: Share | None = None  # the learner's update before, for a rule that keeps it
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,4 @@ class Aggregation:
     plan: Plan
     aggregator_state: State | None
     optimizer_state: State | None
+    learners: int = 0  # known to the federation, those that sent nothing too

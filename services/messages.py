@@ -137,7 +137,7 @@ class Task(Message):
     run_id: Id
     round: int
     model: Reference | None = Field(description="the model to train or evaluate; null for `init`")
-    inputs: dict[str, Reference] = Field(default_factory=dict)
+    inputs: dict[str, Reference] = Field(default_factory=dict, description="beside the model: see `algorithm`")
     result: ResultTarget
     config: dict[str, Any] = Field(description="the run's `train` or `evaluate` parameters, and `round`")
     encoding: UpdateEncoding | None = Field(None, description="how to send the update; null: plain tensors")
@@ -218,6 +218,15 @@ class Run(Message):
     ended_at: str | None = None
 
 
+class Transformed(Message):
+    """What a transform of the run did to an update before it counted."""
+
+    name: str
+    norm: float | None = Field(description="of the update's difference from its model, before; null: not finite")
+    bound: float = Field(description="that was in force")
+    did: Literal["kept", "clipped", "zeroed"]
+
+
 class TaskRecord(Message):
     """A task of a run, as the results list it."""
 
@@ -229,6 +238,7 @@ class TaskRecord(Message):
     reason: str | None = None
     factor: float | None = Field(None, description="scaling factor of the update, not normalised")
     metadata: Scalars = Field(default_factory=dict)
+    transforms: list[Transformed] = Field(default_factory=list, description="of the run, in its order")
     duration_ms: float | None = Field(None, description="offered to accepted")
 
 

@@ -55,8 +55,8 @@ class Offers:
         return offers[0] if offers else None
 
     def naming(self, learner_id: str, digest: str) -> Assignment | None:
-        """An open task of the learner that names this model, in the form in which it was given."""
-        return next((t for t in self._open.get(learner_id, ()) if t.given and t.given.digest == digest), None)
+        """An open task of the learner that names this model, in the form in which it was given, or this input."""
+        return next((t for t in self._open.get(learner_id, ()) if t.names(digest)), None)
 
     def get(self, task_id: str, learner_id: str | None) -> Assignment:
         """The task; raises UnknownTask, or Forbidden when it is another's (`learner_id` None: an operator's view)."""
@@ -125,6 +125,10 @@ def refuse_if_closed(task: Assignment, current_round: int) -> None:
     """Raise RoundClosed or TaskVoid when the result of a task is no longer wanted; an accepted one may be replayed."""
     if task.state in ("offered", "accepted"):
         return
+    if task.void_as == "stale":
+        raise RoundClosed(
+            f"this result is too late: {last_line(task.reason)}", round=task.round, current_round=current_round
+        )
     if task.void_as == "round-closed":
         raise RoundClosed(
             f"round {task.round} closed without this result; the run is at round {current_round}",

@@ -33,7 +33,7 @@ class Member:
     @property
     def candidate(self) -> Candidate:
         """This learner as a selector sees it."""
-        return Candidate(self.id, self.name)
+        return Candidate(self.id, self.name, self.request.labels)
 
     def can(self, kind: str) -> bool:
         """Whether it is here and does tasks of this kind."""

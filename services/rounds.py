@@ -21,6 +21,7 @@ class ModelInfo:
     digest: str
     size: int  # bytes
     coded: ModelInfo | None = None  # see RunConfig.encoding.down
+    inputs: Mapping[str, ModelInfo] = field(default_factory=dict, hash=False)  # given with it (algorithms.py)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Outcome:
     factor: float | None = None  # train: the scaling factor
     blob: str | None = None  # train: key of the update in the model store
     model: ModelInfo | None = None  # init: the model made of it
+    transforms: tuple[m.Transformed, ...] = ()  # train: what the run's transforms did to it
 
 
 @dataclass
@@ -53,10 +55,22 @@ class Assignment:
     deadline: float
     state: Literal["offered", "accepted", "failed", "void"] = "offered"
     reason: str | None = None
-    void_as: Literal["round-closed", "task-void"] = "task-void"
+    void_as: Literal["round-closed", "stale", "task-void"] = "task-void"
+    num_local_updates: int | None = None  # its step budget
+    bytes_down: int = 0  # of its model, as often as it was sent
     fetched_at: float | None = None
     done_at: float | None = None
     outcome: Outcome | None = None
+
+    @property
+    def inputs(self) -> Mapping[str, ModelInfo]:
+        """Documents that it names beside the model. Its update answers each by extra tensors of that name and form."""
+        return self.model.inputs if self.kind == "train" and self.model else {}
+
+    def names(self, digest: str) -> bool:
+        """Whether this is the digest of what it gives: its model, in the form in which it was given, or an input."""
+        given = (self.given, *self.inputs.values()) if self.given else ()
+        return any(one.digest == digest for one in given)
 
     @property
     def may_code(self) -> bool:
@@ -88,13 +102,17 @@ class Assignment:
             reason=self.reason,
             factor=done.factor if done else None,
             metadata=dict(done.metadata) if done else {},
+            transforms=list(done.transforms) if done else [],
             duration_ms=milliseconds(self.offered_at, self.done_at if done else None),
         )
 
 
 @dataclass
 class RoundState:
-    """One round. `train` and `evaluate` hold a task per member, by learner id, in the order of their names."""
+    """One round. `train` and `evaluate` hold a task per member, by learner id, in the order of their names.
+
+    Of an asynchronous run it is one community model: `train` holds the tasks whose updates it is made of, by task id.
+    """
 
     number: int
     parent: ModelInfo
@@ -112,8 +130,6 @@ class RoundState:
     evaluating_since: float | None = None
     evaluation_deadline: float = 0.0
     completed_at: float | None = None
-    bytes_down: int = 0
-    bytes_up: int = 0
 
     @property
     def accepted(self) -> list[Assignment]:
@@ -125,6 +141,14 @@ class RoundState:
         """Scores of the round's model so far."""
         done = [task for task in self.evaluate.values() if task.state == "accepted"]
         return combine([evaluation_score(t.learner, o.metrics, o.metadata) for t in done if (o := t.outcome)])
+
+    @property
+    def bytes(self) -> m.Bytes:
+        """Weights that moved so far, in bytes: models to its members, updates from them."""
+        return m.Bytes(
+            down=sum(task.bytes_down for task in (*self.train.values(), *self.evaluate.values())),
+            up=sum(task.outcome.size for task in self.accepted if task.outcome),
+        )
 
     def view(self, now: float, min_updates: int, pending: Callable[[Assignment], Pending]) -> RoundView:
         """This round as a scheduler sees it."""
@@ -157,7 +181,7 @@ class RoundState:
             train_metrics=combine(updates),
             evaluation_metrics=self.evaluation,
             timings_ms=self._timings(),
-            bytes=m.Bytes(down=self.bytes_down, up=self.bytes_up),
+            bytes=self.bytes,
         )
 
     def _timings(self) -> m.Timings:

@@ -9,10 +9,14 @@ from typing import Literal
 from . import messages as m
 from .aggregation import State
 from .config import RunConfig
+from .history import History
 from .plan import Plan
 from .rounds import Assignment, Iso, ModelInfo, RoundState
+from .scheduling import streams
 from .selection import Candidate
+from .stream import Stream
 from .termination import cutoff_s, is_better
+from .transforms import Bounds
 
 Phase = Literal["waiting", "initializing", "training", "aggregating", "evaluating", "completed", "stopped", "failed"]
 USUAL_METRICS = {"accuracy": "max", "loss": "min"}  # what "best" means when no termination metric is configured
@@ -29,6 +33,7 @@ class RunState:
     state: Phase = "waiting"
     hold: Literal["learners", "operator"] = "learners"  # what `waiting` waits for
     wait_deadline: float = 0.0
+    stream: Stream = field(default_factory=Stream)  # of an asynchronous run
     initial: list[Assignment] = field(default_factory=list)  # init tasks given so far, the last one is current
     draw: list[Candidate] = field(default_factory=list)  # whom to ask next for initial weights
     model: ModelInfo | None = None
@@ -40,7 +45,9 @@ class RunState:
     requested: bool = False  # an operator asked for the next round of a run that is advanced by hand
     aggregator_state: State | None = None
     optimizer_state: State | None = None
+    bounds: list[Bounds] = field(default_factory=list)  # of the transforms: at first, and after each aggregation
     scores: list[tuple[int, float | None]] = field(default_factory=list)  # round, watched metric of its model
+    history: History = field(default_factory=History)
     participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left or it ended
     reason: str | None = None
     ended_by: str | None = None
@@ -64,12 +71,13 @@ class RunState:
     def tasks(self) -> Iterator[Assignment]:
         """Every task of the run, oldest round first."""
         yield from self.initial
+        yield from self.stream.tasks()
         for one in ([self.zeroth] if self.zeroth else []) + self.rounds:
             yield from one.train.values()
             yield from one.evaluate.values()
 
     def begin(self, one: RoundState) -> None:
-        """A new round, in training."""
+        """A new round."""
         self.rounds.append(one)
         self.open.append(one)
         self.state, self.requested = "training", False
@@ -86,6 +94,8 @@ class RunState:
             yield self.wait_deadline
         if self.state == "initializing":
             yield self.initial[-1].deadline
+        if self.state == "training" and streams(self.plan.scheduler):
+            yield self.stream.deadline(self.config.schedule.round_deadline_s)
         for one in self.open:
             if one.state == "training":
                 yield one.deadline
@@ -111,11 +121,14 @@ class RunState:
             self.best = (one.number, score, one.model)
 
     def kept_models(self) -> set[str]:
-        """Digests of the community models that must be kept: the newest two, the best, and what open rounds use."""
+        """Digests of the documents to keep: the newest two community models, the best, and what open rounds use."""
         offered = [self.model, *(info for one in self.open for info in (one.parent, one.model))]
+        offered += [task.model for task in self.stream.tasks() if task.state in ("offered", "accepted")]
+        offered += [task.model for one in self.open if one.model is None for task in one.train.values()]
         kept = [*offered, self.previous, self.best[2] if self.best else None]
         coded = [info.coded for info in offered if info is not None]
-        return {info.digest for info in (*kept, *coded) if info is not None}
+        inputs = [one for info in offered if info and not self.over for one in info.inputs.values()]
+        return {info.digest for info in (*kept, *coded, *inputs) if info is not None}
 
     def message(self, iso: Iso, waiting_for: str | None) -> m.Run:
         """This run as the contract shows it."""

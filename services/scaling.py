@@ -40,14 +40,13 @@ class NumParticipants:
         return 1.0
 
 
-def count(metadata: Mapping[str, Any], key: str) -> float:
-    """The count `metadata[key]`; raises InvalidWeight when it is missing, no number, or out of range."""
+def count(metadata: Mapping[str, Any], key: str, instead: str = 'choose scaling_factor "NumParticipants"') -> float:
+    """The count `metadata[key]`; raises InvalidWeight when it is missing, no number, or out of range.
+
+    `instead` is what can be done by a user whose learners cannot tell it.
+    """
     if metadata.get(key) is None:
-        raise InvalidWeight(
-            f"the update's metadata has no {key!r}: return it from train(), or choose scaling_factor"
-            ' "NumParticipants"',
-            key=key,
-        )
+        raise InvalidWeight(f"the update's metadata has no {key!r}: return it from train(), or {instead}", key=key)
     value = metadata[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InvalidWeight(f"metadata[{key!r}] must be a finite count, got {value!r}", key=key, got=str(value))

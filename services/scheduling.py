@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from .timings import check_timings
 
 
 class Pending(NamedTuple):
@@ -50,7 +52,7 @@ Verdict = Wait | Close | Fail
 
 
 class Scheduler(Protocol):
-    """Decides whether a round goes on."""
+    """Decides whether a round goes on. One under which there are no rounds to wait for says `streams = True`."""
 
     def decide(self, view: RoundView) -> Verdict:
         """A pure function of the view; asked after every change and at the deadline."""
@@ -77,6 +79,31 @@ class Synchronous:
         return Wait()
 
 
+@dataclass(frozen=True)
+class SemiSynchronous(Synchronous):
+    """As Synchronous; from the second round on every member has a step budget, so that they take about as long."""
+
+    def check_update(self, metadata: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+        """Raise InvalidWeight, naming the key, for an update without its timings."""
+        check_timings(metadata)
+
+
+@dataclass(frozen=True)
+class Asynchronous:
+    """Whoever has reported gets its next task at once; see streaming.py. A round is one community model."""
+
+    streams: ClassVar[bool] = True
+
+    def decide(self, view: RoundView) -> Verdict:
+        """Nothing is waited for once there are updates enough for a community model."""
+        return Close(f"{len(view.reported)} updates arrived") if len(view.reported) >= view.target else Wait()
+
+
+def streams(scheduler: Scheduler) -> bool:
+    """Whether learners go on by themselves."""
+    return bool(getattr(scheduler, "streams", False))
+
+
 def waiting_text(view: RoundView) -> str:
     """What a round waits for, in words."""
     total = len(view.reported) + len(view.pending)
@@ -96,4 +123,8 @@ def _short(view: RoundView, why: str) -> Fail:
     )
 
 
-SCHEDULERS: dict[str, Callable[[], Scheduler]] = {"Synchronous": Synchronous}
+SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
+    "Synchronous": Synchronous,
+    "SemiSynchronous": SemiSynchronous,
+    "Asynchronous": Asynchronous,
+}

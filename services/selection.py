@@ -1,11 +1,15 @@
-"""Who trains in a round: a pure function of the candidates, the run's seed and the round."""
+"""Who trains in a round: a pure function of the candidates, the run's seed and the round.
+
+What a learner did before comes with its candidate (see history.py), so a controller that is restarted draws the same.
+"""
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,6 +20,9 @@ class Candidate:
 
     id: str
     name: str
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)  # that it gave when it enrolled
+    chosen: int = 0  # closed rounds of this run that it was a member of
+    metrics: Mapping[str, float] = field(default_factory=dict, hash=False)  # the newest of its updates in this run
 
 
 class Selector(Protocol):
@@ -34,11 +41,105 @@ class All:
         """See Selector.select."""
         if count >= len(candidates):
             return list(candidates)
-        chosen = np.random.default_rng([seed, round_number]).choice(len(candidates), size=count, replace=False)
-        return [candidates[i] for i in sorted(chosen)]
+        return in_order(_draw(candidates, count, seed, round_number))
 
 
-SELECTORS: dict[str, Callable[[], Selector]] = {"All": All}
+@dataclass(frozen=True)
+class RoundRobin:
+    """Those first that were members of the fewest rounds of the run so far; among equals each is as likely."""
+
+    def select(self, candidates: Sequence[Candidate], count: int, seed: int, round_number: int) -> list[Candidate]:
+        """See Selector.select."""
+        drawn = _draw(candidates, len(candidates), seed, round_number)
+        return in_order(sorted(drawn, key=lambda one: one.chosen)[:count])
+
+
+@dataclass(frozen=True)
+class ByLabel:
+    """Stratified: each value of a label gets its share of the places, and at least one while there are enough.
+
+    Learners without the label are a group of their own. With fewer places than groups, the groups that get one are
+    drawn. Within a group each learner is as likely as any other.
+    """
+
+    label: str  # key of the labels that learners give when they enrol
+
+    def __post_init__(self) -> None:
+        _check_text("label", self.label)
+
+    def select(self, candidates: Sequence[Candidate], count: int, seed: int, round_number: int) -> list[Candidate]:
+        """See Selector.select."""
+        if count >= len(candidates):
+            return list(candidates)
+        groups: dict[str | None, list[Candidate]] = {}  # in the order of the draw
+        for one in _draw(candidates, len(candidates), seed, round_number):
+            groups.setdefault(one.labels.get(self.label), []).append(one)
+        drawn = list(groups.values())
+        places = _places([len(group) for group in drawn], count)
+        return in_order([one for group, given in zip(drawn, places, strict=True) for one in group[:given]])
+
+
+def _places(sizes: Sequence[int], count: int) -> list[int]:
+    """`count` places dealt out to groups: one each, the next always to the one that lacks most of its exact share.
+
+    What groups equally far behind get goes by their order; with fewer places than groups the first ones get one.
+    """
+    total = sum(sizes)
+    places = [1 if index < count else 0 for index in range(len(sizes))]
+    behind = [(total - count * size, index) for index, size in enumerate(sizes) if size > 1]  # of it, times total
+    heapq.heapify(behind)
+    for _ in range(count - sum(places)):
+        lead, index = behind[0]
+        places[index] += 1
+        if places[index] < sizes[index]:
+            heapq.heapreplace(behind, (lead + total, index))
+        else:
+            heapq.heappop(behind)
+    return places
+
+
+@dataclass(frozen=True)
+class PowerOfChoice:
+    """Draws some candidates and keeps those with the highest loss (Cho et al. 2020, arXiv:2010.01243).
+
+    The variant that asks nothing of learners beforehand (there: rpow-d): the loss is the one that came with a
+    learner's newest update; those that have told none come first. The draw is uniform: what a learner's data is worth
+    is said by the scaling factor.
+    """
+
+    candidates: int | None = None  # d, at least as many as are wanted; unset: twice as many
+    metric: str = "loss"
+
+    def __post_init__(self) -> None:
+        if self.candidates is not None and (type(self.candidates) is not int or self.candidates < 1):
+            raise ValueError(f"candidates must be a whole number of at least 1, got {self.candidates!r}")
+        _check_text("metric", self.metric)
+
+    def select(self, candidates: Sequence[Candidate], count: int, seed: int, round_number: int) -> list[Candidate]:
+        """See Selector.select."""
+        size = max(count, 2 * count if self.candidates is None else self.candidates)
+        drawn = _draw(candidates, size, seed, round_number)
+        drawn.sort(key=lambda one: one.metrics.get(self.metric, math.inf), reverse=True)
+        return in_order(drawn[:count])
+
+
+SELECTORS: dict[str, Callable[..., Selector]] = {
+    "All": All,
+    "RoundRobin": RoundRobin,
+    "ByLabel": ByLabel,
+    "PowerOfChoice": PowerOfChoice,
+}
+
+
+def _draw(candidates: Sequence[Candidate], size: int, seed: int, round_number: int) -> list[Candidate]:
+    """So many of the candidates (all, when there are fewer) in a random order: a function of seed and round."""
+    random = np.random.default_rng([seed, round_number])
+    return [candidates[i] for i in random.choice(len(candidates), size=min(size, len(candidates)), replace=False)]
+
+
+def _check_text(name: str, value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a text, got {value!r}")
 
 
 def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:

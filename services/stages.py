@@ -15,8 +15,10 @@ from .offers import Offers, last_line
 from .roster import Member, Roster
 from .rounds import Assignment, RoundState
 from .run import RunState
-from .scheduling import Fail, Pending, RoundView, Wait
+from .scheduling import Fail, Pending, RoundView, SemiSynchronous, Wait, streams
 from .selection import draw_count, draw_order, in_order, target_count
+from .semi_sync import budgets
+from .streaming import Streaming
 
 
 class Stages:
@@ -35,6 +37,7 @@ class Stages:
         self._journal = journal
         self._on_end = on_end
         self._stopwatch = stopwatch
+        self._streaming = Streaming(roster, offers, self.end)
 
     def move_on(self, run: RunState, now: float) -> None:
         """Take every step that is due."""
@@ -44,6 +47,8 @@ class Stages:
                 return
             before = run.state
             moved = self._leave_waiting(run, now) or self._leave_initializing(run, now) or self._leave_round(run, now)
+            if not moved and streams(run.plan.scheduler):
+                moved = self._streaming.move_on(run, now)
             if not moved:
                 return
             if run.state != before and not run.over:
@@ -64,17 +69,29 @@ class Stages:
 
     def evaluate(self, run: RunState, one: RoundState, now: float) -> None:
         """A round's model is there: have its members evaluate it when it is its turn, or when the run ends with it."""
-        plan = run.config.evaluation
+        plan, streaming = run.config.evaluation, streams(run.plan.scheduler)
         ending = termination.after_round(run.config.termination, run.aggregations, run.scores)
         members: list[Member] = []
         if plan.every and (one.number % plan.every == 0 or ending):
-            members = [member for key in one.train if (member := self._roster.find(key)) and member.can("evaluate")]
+            members = self._evaluators(one, everybody=streaming and ending is not None)
+        if streaming:
+            self._streaming.made(run, now)
+            if ending:
+                self._streaming.stop_training(run, now)
         self._offer_evaluation(run, one, members, now)
+        if streaming and not ending:
+            return
         run.state = "evaluating"
         if plan.overlap and members and not ending and run.config.advance == "auto":
             self._begin_round(run, now)
         if members:
             self._emit(run, now, "run-state", run.state, state=run.state)
+
+    def _evaluators(self, one: RoundState, everybody: bool) -> list[Member]:
+        """Its members that can evaluate, or everybody who can."""
+        ids = [member.id for member in self._roster] if everybody else [task.learner_id for task in one.train.values()]
+        members = {key: member for key in ids if (member := self._roster.find(key)) and member.can("evaluate")}
+        return list(members.values())
 
     # ---- waiting
     def here(self) -> list[Member]:
@@ -148,7 +165,11 @@ class Stages:
 
     def _begin_round(self, run: RunState, now: float) -> None:
         assert run.model is not None
-        config, candidates = run.config, in_order([member.candidate for member in self.here()])
+        if streams(run.plan.scheduler):
+            self._streaming.begin(run, now)
+            return
+        run.history.follow(run.rounds)
+        config, candidates = run.config, in_order([run.history.of(member.candidate) for member in self.here()])
         if len(candidates) < max(1, config.schedule.min_updates):
             run.wait_for_learners(now)
             return
@@ -163,11 +184,13 @@ class Stages:
         names = [candidate.name for candidate in members]
         text = f"round {one.number}: {len(names)} learners train ({', '.join(names[:5])}{' …' if names[5:] else ''})"
         self._emit(run, now, "round-started", text, one.number, members=names)
+        budget = _step_budgets(run)
         for candidate in members:
             member = self._roster.get(candidate.id)
-            one.train[member.id] = self._offers.offer(
+            one.train[member.id] = task = self._offers.offer(
                 run.id, one.number, "train", member, run.model, now, deadline, config.encoding
             )
+            task.num_local_updates = budget.get(member.name)
 
     def _leave_round(self, run: RunState, now: float) -> bool:
         return any(
@@ -213,7 +236,7 @@ class Stages:
         self._tell_closed(run, one, now)
         if ending := termination.after_round(run.config.termination, one.number, run.scores):
             self.end(run, "completed", ending.reason, ending.signal, now)
-        elif one is run.rounds[-1]:
+        elif one is run.rounds[-1] and not streams(run.plan.scheduler):
             self._next_round(run, now)
         return True
 
@@ -242,3 +265,11 @@ class Stages:
 
     def _emit(self, run: RunState, now: float, kind: str, text: str, number: int | None = None, /, **data: Any) -> None:
         self._journal.emit(now, kind, text, run=run.id, round_number=number, data=data)
+
+
+def _step_budgets(run: RunState) -> dict[str, int]:
+    """Steps of the next round's members, by name; those without one train for their epochs."""
+    schedule = run.config.schedule
+    if not isinstance(run.plan.scheduler, SemiSynchronous) or schedule.semi_sync_lambda is None:
+        return {}
+    return budgets(run.rounds, schedule.semi_sync_lambda, schedule.semi_sync_recompute_num_updates)

@@ -23,6 +23,7 @@ from controller_api.app import create_app
 from controller_api.settings import Settings
 from services import ModelStoreConfig
 from services.rest import Client
+from tests.redis_server import RedisServer, require_redis
 
 URL = "http://controller.test"
 
@@ -70,6 +71,30 @@ async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) 
         while not (found := await condition()):  # noqa: ASYNC110 - what is waited for happens in other processes
             await asyncio.sleep(0.02)
         return found
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis server that all tests share: take a prefix of your own, and leave it running."""
+    require_redis()
+    server = RedisServer(tmp_path_factory.mktemp("redis"), free_port())
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Callable[..., RedisServer]]:
+    """`own_redis("--requirepass", "…")`: a Redis server of the test's own, which it may kill and start again."""
+    require_redis()
+    servers: list[RedisServer] = []
+
+    def launch(*flags: str) -> RedisServer:
+        servers.append(RedisServer(tmp_path / f"redis-{len(servers)}", free_port(), *flags))
+        return servers[-1]
+
+    yield launch
+    for server in servers:
+        server.kill()
 
 
 class Process:

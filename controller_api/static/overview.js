@@ -66,6 +66,7 @@ export function showFacts(known) {
       ["Scheduler", config.scheduler],
       ["Weighted by", config.scaling_factor],
     );
+    if (config.transforms?.length) facts.push(["Transforms", config.transforms.map((one) => one.name).join(", ")]);
     if (config.server_optimizer !== "None") facts.push(["Server optimizer", config.server_optimizer]);
     if (config.selection?.participation_ratio < 1)
       facts.push(["Drawn each round", `${number(100 * config.selection.participation_ratio)} %`]);

@@ -44,7 +44,21 @@ def run(
         typer.Option("--set", metavar="KEY.PATH=VALUE", help="Any other key, with a TOML value", rich_help_panel=WHAT),
     ] = None,
     initial_model: Annotated[
-        Path | None, typer.Option(help="A weights document to start from", rich_help_panel=WHAT)
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Start from this model instead of a learner's: a weights document (as --model-out writes it), .npz or"
+            " .safetensors",
+            rich_help_panel=WHAT,
+        ),
+    ] = None,
+    from_run: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID",
+            help="Start from the final model of a run that has ended: its id, or `latest`",
+            rich_help_panel=WHAT,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The results", rich_help_panel=LEFT)] = Path("results.json"),
     model_out: Annotated[
@@ -66,6 +80,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Start a run, show it, and leave results.json.
+
+    A run with --from-run or --initial-model is a new one: it counts its rounds, and the state of its rule and its
+    optimizer, from the beginning.
 
     Ctrl-C stops the run and leaves the results so far. Exit status: 0 completed, or stopped by an operator; 1 the run
     failed; 2 wrong usage or a refused configuration; 3 the controller cannot be reached; 130 interrupted.
@@ -92,6 +109,7 @@ def run(
         best_out=best_out,
         shutdown=shutdown,
         initial_weights=initial_model,
+        from_run=from_run,
         controller_timeout_s=connect_timeout,
         learners_timeout_s=learners_timeout,
     )

@@ -23,6 +23,9 @@ class View:
     metrics: Mapping[str, float | None] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     staleness: int = 0  # community models made since the parent
+    current: Sequence[Array] = ()  # the newest community model; the parent itself, but for asynchronous runs
+    previous: Sequence[Array] | None = None  # asynchronous runs: this learner's update before, if it is in the state
+    previous_factor: float = 0.0  # the scaling factor of that
 
 
 class Aggregator(Protocol):
@@ -30,7 +33,13 @@ class Aggregator(Protocol):
 
     A rule that means nothing with few updates says how many it needs in an attribute `min_updates`: a run that would
     begin a round with fewer is refused when it is posted. A rule whose every value depends on nothing but the values of
-    the same place says so by an attribute `elementwise`: it may be given all values of a model as one array.
+    the same place says so by an attribute `elementwise`: it may be given all values of a model as one array. A rule
+    that reads a number beside the tensors says so by a method `check_update(metadata, metrics)`, which raises
+    InvalidWeight for an update without it: the update is refused when it arrives.
+
+    Under an asynchronous scheduler only a rule runs that says how it takes updates as they come (`Arrivals`), in an
+    attribute `arrivals`; one that makes nothing of a round's updates says `rounds = False`. One whose state holds each
+    learner's newest update says `keeps_previous = True`: it is given that update again when a newer one comes.
     """
 
     def aggregate(
@@ -47,6 +56,43 @@ class Aggregator(Protocol):
         combined, saying why.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """How a rule takes updates as they come: so many at a time, alone or with everybody else's newest."""
+
+    count: int = 1
+    everybody: bool = False
+
+
+def arrivals(rule: Aggregator) -> Arrivals | None:
+    """How a rule takes updates as they come; None when it does not."""
+    found: Arrivals | None = getattr(rule, "arrivals", None)
+    return found
+
+
+def keeps_previous(rule: Aggregator) -> bool:
+    """Whether a rule is given a learner's update again when a newer one comes."""
+    return bool(getattr(rule, "keeps_previous", False))
+
+
+def takes_rounds(rule: Aggregator) -> bool:
+    """Whether a rule combines the updates of a round."""
+    return bool(getattr(rule, "rounds", True))
+
+
+def check_update(part: object, metadata: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
+    """Raise InvalidWeight, naming the key, for an update without what a rule or scheduler reads beside the tensors."""
+    if check := getattr(part, "check_update", None):
+        check(metadata, metrics)
+
+
+def trained(arrays: Sequence[Array], trainable: Sequence[bool]) -> list[int]:
+    """Indices of the trainable floating tensors; without flags every tensor is trainable."""
+    flags = trainable or [True] * len(arrays)
+    pairs = zip(arrays, flags, strict=True)
+    return [i for i, (array, flag) in enumerate(pairs) if flag and array.dtype.kind not in "iub"]  # bfloat16: V
 
 
 def is_elementwise(rule: Aggregator) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..blocks import Block, blocks, gather_rows, in_threads
-from .base import Array, View
+from .base import Array, View, trained
 
 EXTENT = 256  # elements
 TILE = 16 * EXTENT  # elements of a block
@@ -23,26 +23,30 @@ GROUP = 32  # updates: OpenBLAS works out products of matrices so small in the c
 
 def squared_distances(views: Sequence[View]) -> Array:
     """Symmetric, (updates, updates), float64; what overflows is infinite. Views without a parent: about 0."""
-    models = [_measured(view, view.arrays) for view in views]
-    centre = _measured(views[0], views[0].parent) if views[0].parent else []
+    products = scalar_products(views)
+    squares = np.diagonal(products)
+    with np.errstate(over="ignore", invalid="ignore"):
+        distances: Array = squares[:, None] + squares - 2 * products
+    distances[~np.isfinite(distances)] = np.inf
+    return np.maximum(distances, 0.0, out=distances)
+
+
+def scalar_products(views: Sequence[View]) -> Array:
+    """Scalar products of the updates' differences from the model that was trained from: symmetric, float64.
+
+    Of all pairs: (updates, updates). What overflows is infinite or NaN.
+    """
+    measured = trained(views[0].arrays, views[0].trainable)
+    models = [[view.arrays[i] for i in measured] for view in views]
+    centre = [views[0].parent[i] for i in measured] if views[0].parent else []
     found = blocks(models[0], TILE)
     spans = [found[at : at + SPAN] for at in range(0, len(found), SPAN)]
     products = np.zeros((len(views), len(views)))
     with np.errstate(over="ignore", invalid="ignore"):
         for part in in_threads(lambda span: _products(models, centre, span), spans):
             products += part
-        upper = np.triu(products)
-        products = upper + np.triu(upper, 1).T
-        squares = np.diagonal(products)
-        distances = squares[:, None] + squares - 2 * products
-    distances[~np.isfinite(distances)] = np.inf
-    return np.maximum(distances, 0.0, out=distances)
-
-
-def _measured(view: View, arrays: Sequence[Array]) -> list[Array]:
-    """The trainable floating tensors."""
-    flags = view.trainable or [True] * len(arrays)
-    return [array for array, flag in zip(arrays, flags, strict=True) if flag and array.dtype.kind not in "iub"]
+    upper = np.triu(products)
+    return np.asarray(upper + np.triu(upper, 1).T)
 
 
 def _products(models: Sequence[Sequence[Array]], centre: Sequence[Array], span: Sequence[Block]) -> Array:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..blocks import Block, blocks, copy, each, empty_like, gather, scatter, settle
 from ..errors import AggregationFailed
-from .base import Array, State, View
+from .base import Array, Arrivals, State, View
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class FedAvg:
     """The weighted mean. Integers are rounded half to even, a bool is the weighted majority and a tie is False."""
 
     elementwise: ClassVar[bool] = True
+    arrivals: ClassVar[Arrivals] = Arrivals(everybody=True)
 
     def aggregate(
         self,
@@ -32,10 +33,16 @@ class FedAvg:
         out: Sequence[Array] | None = None,
     ) -> tuple[list[Array], State | None]:
         """See Aggregator.aggregate; keeps no state. Updates with factor 0 are left out."""
-        counted = [(view.arrays, factor) for view, factor in zip(views, factors, strict=True) if factor > 0]
-        if not counted:
-            raise AggregationFailed("no update has a scaling factor above 0: there is nothing to average")
-        return mean([arrays for arrays, _ in counted], [factor for _, factor in counted], out), state
+        models, weights = counted(views, factors)
+        return mean(models, weights, out), state
+
+
+def counted(views: Sequence[View], factors: Sequence[float]) -> tuple[list[Sequence[Array]], list[float]]:
+    """The models whose factor is above 0, and these factors; raises AggregationFailed when there is none."""
+    kept = [(view.arrays, factor) for view, factor in zip(views, factors, strict=True) if factor > 0]
+    if not kept:
+        raise AggregationFailed("no update has a scaling factor above 0: there is nothing to average")
+    return [arrays for arrays, _ in kept], [factor for _, factor in kept]
 
 
 def mean(
@@ -48,7 +55,7 @@ def mean(
     if len(models) == 1:
         return copy(models[0], out)
     made = empty_like(models[0]) if out is None else list(out)
-    shares, whole = _shares(factors), _whole(factors)
+    shares, whole = shares_of(factors), whole_of(factors)
 
     def average(block: Block) -> None:
         total, term = np.empty(block.size), np.empty(block.size)
@@ -104,12 +111,13 @@ def _exact_mean(
         total += origin
 
 
-def _shares(factors: Sequence[float]) -> list[float]:
+def shares_of(factors: Sequence[float]) -> list[float]:
+    """The factors divided by their sum."""
     total = math.fsum(factors)
     return [factor / total for factor in factors]
 
 
-def _whole(factors: Sequence[float]) -> list[float]:
+def whole_of(factors: Sequence[float]) -> list[float]:
     """The factors without their common divisor."""
     if not all(float(factor).is_integer() for factor in factors):
         return [float(factor) for factor in factors]

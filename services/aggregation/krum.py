@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..blocks import copy
-from ..errors import AggregationFailed
 from .base import Array, State, View
+from .checks import check_enough, check_whole
 from .distances import squared_distances
 from .fedavg import mean
 
@@ -27,7 +27,7 @@ class Krum:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a number that cannot be."""
-        _check_count("num_byzantine", self.num_byzantine, 0)
+        check_whole("num_byzantine", self.num_byzantine, 0)
 
     @property
     def min_updates(self) -> int:
@@ -42,7 +42,7 @@ class Krum:
         out: Sequence[Array] | None = None,
     ) -> tuple[list[Array], State | None]:
         """See Aggregator.aggregate; keeps no state. An update whose factor is 0 counts too."""
-        _check_enough(self, views)
+        check_enough(self, views)
         return copy(views[by_score(views, self.num_byzantine)[0]].arrays, out), state
 
 
@@ -58,9 +58,9 @@ class MultiKrum:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a number that cannot be."""
-        _check_count("num_byzantine", self.num_byzantine, 0)
+        check_whole("num_byzantine", self.num_byzantine, 0)
         if self.num_selected is not None:
-            _check_count("num_selected", self.num_selected, 1)
+            check_whole("num_selected", self.num_selected, 1)
 
     @property
     def min_updates(self) -> int:
@@ -75,7 +75,7 @@ class MultiKrum:
         out: Sequence[Array] | None = None,
     ) -> tuple[list[Array], State | None]:
         """See Aggregator.aggregate; keeps no state. An update whose factor is 0 counts too."""
-        _check_enough(self, views)
+        check_enough(self, views)
         wanted = self.num_selected or len(views) - self.num_byzantine
         selected = sorted(by_score(views, self.num_byzantine)[:wanted])
         return mean([views[index].arrays for index in selected], [1.0] * len(selected), out), state
@@ -87,17 +87,3 @@ def by_score(views: Sequence[View], num_byzantine: int) -> list[int]:
     np.fill_diagonal(distances, np.inf)  # nobody is its own neighbour
     nearest = np.sort(distances, axis=1)[:, : len(views) - num_byzantine - 2]
     return [int(index) for index in np.argsort(nearest.sum(axis=1), kind="stable")]
-
-
-def _check_enough(rule: Krum | MultiKrum, views: Sequence[View]) -> None:
-    if len(views) < rule.min_updates:
-        raise AggregationFailed(
-            f"{rule} needs {rule.min_updates} updates, there are {len(views)}",
-            expected=rule.min_updates,
-            got=len(views),
-        )
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

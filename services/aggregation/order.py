@@ -39,25 +39,44 @@ def middle_mean(
     A single value that remains is kept to the bit. Integers are rounded half to even (exact up to 2^53), a bool is
     True when more than half of what remains is. Written into `out` if that is given.
     """
+
+    def combine(kept: Sequence[Array]) -> Array:
+        return kept[0] if len(kept) == 1 else _mean(kept)
+
+    return by_order(models, cut, len(models) - cut, combine, out, space)
+
+
+def by_order(
+    models: Sequence[Sequence[Array]],
+    first: int,
+    stop: int,
+    combine: Callable[[Sequence[Array]], Array],
+    out: Sequence[Array] | None = None,
+    space: int = SPACE,
+) -> list[Array]:
+    """Per coordinate, what `combine` makes of the values from the place `first` up to `stop` in ascending order.
+
+    It is given rows of a block, in the tensors' dtype, and returns one of them or a row of float64. Written into `out`
+    if that is given.
+    """
     made = empty_like(models[0]) if out is None else list(out)
     count = len(models)
-    steps = network(count, cut, count - cut)
+    steps = network(count, first, stop)
     widest = max((array.itemsize for array in made), default=1)
     row = min(ROW, max(64, space // (count * widest)))
 
     def worker() -> Callable[[Block], None]:
-        held, wide = np.empty((count + 1) * row * widest, np.uint8), np.empty((3, row))
+        held = np.empty((count + 1) * row * widest, np.uint8)
 
         def work(block: Block) -> None:
             dtype = made[block.first].dtype
             rows = held[: (count + 1) * block.size * dtype.itemsize].view(dtype).reshape(count + 1, block.size)
             gather_rows(models, block, rows[:count])
-            kept = _sorted(rows, steps, slice(cut, count - cut))
-            if len(kept) > 1:
-                mean = _mean(kept, wide[:, : block.size])
-                settle(mean, dtype)
-                kept = [mean]
-            scatter(kept[0], block, made)
+            kept = _sorted(rows, steps, slice(first, stop))
+            found = combine(kept)
+            if not any(found is one for one in kept):
+                settle(found, dtype)
+            scatter(found, block, made)
 
         return work
 
@@ -121,13 +140,12 @@ def _turn(bits: Array, spare: Array) -> None:
     np.bitwise_xor(bits, spare, out=bits)
 
 
-def _mean(ordered: Sequence[Array], wide: Array) -> Array:
-    """Mean of rows in ascending order, in float64; `wide` is room for it.
+def _mean(ordered: Sequence[Array]) -> Array:
+    """Mean of rows in ascending order, in float64.
 
     It is the middle value plus the mean difference from it, so that what all agree on stays.
     """
-    mean: Array = wide[0]
-    middle, term = wide[1], wide[2]
+    mean, middle, term = np.empty((3, ordered[0].size))
     np.copyto(middle, ordered[len(ordered) // 2], casting="unsafe")
     mean[:] = 0.0
     with np.errstate(over="ignore", invalid="ignore"):

@@ -9,10 +9,18 @@ from ..errors import InvalidConfig
 from .base import Draft, ModelStore, StoreFactory, buffered
 from .disk import OnDisk
 from .memory import InMemory
+from .redis import PREFIX, Redis
 
 STORES: dict[str, StoreFactory] = {
     "InMemory": lambda config, folder: InMemory(config.lineage_length),
     "OnDisk": lambda config, folder: OnDisk(folder / "models", config.lineage_length),
+    "Redis": lambda config, folder: Redis(
+        config.model_store_url.get_secret_value() if config.model_store_url else None,
+        hostname=config.model_store_hostname,
+        port=config.model_store_port,
+        prefix=config.model_store_prefix or PREFIX,
+        lineage_length=config.lineage_length,
+    ),
 }
 
 
@@ -23,4 +31,4 @@ def open_store(config: ModelStoreConfig, folder: Path) -> ModelStore:
     return STORES[config.model_store](config, folder)
 
 
-__all__ = ["STORES", "Draft", "InMemory", "ModelStore", "OnDisk", "buffered", "open_store"]
+__all__ = ["STORES", "Draft", "InMemory", "ModelStore", "OnDisk", "Redis", "buffered", "open_store"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ..config import ModelStoreConfig
 from ..memory import allocate
 
 Buffer = bytes | bytearray | memoryview
+KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")  # what a model's key may be
 
 
 @dataclass(frozen=True)

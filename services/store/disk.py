@@ -5,17 +5,15 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from ..errors import DiskFull, StoreUnavailable, UnknownModel
-from .base import Buffer, Draft
+from .base import KEY, Buffer, Draft
 from .lineage import Lineage
 
-KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 UNFINISHED = ".part"
 ZEROS = bytes(1 << 20)
 
@@ -86,6 +84,7 @@ class OnDisk:
         """See ModelStore.remember."""
         for old in self._lineage.append(learner, key):
             self.drop(old)
+            self._lineage.discard(learner, old)
 
     def lineage(self, learner: str) -> list[str]:
         """See ModelStore.lineage."""
@@ -93,8 +92,9 @@ class OnDisk:
 
     def erase(self, learner: str) -> None:
         """See ModelStore.erase."""
-        for key in self._lineage.pop(learner):
+        for key in self._lineage.of(learner):
             self.drop(key)
+        self._lineage.forget(learner)
 
     def close(self) -> None:
         """See ModelStore.close."""

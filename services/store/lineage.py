@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from contextlib import suppress
 
 
 class Lineage:
@@ -13,15 +14,21 @@ class Lineage:
         self._keys: defaultdict[str, deque[str]] = defaultdict(deque)
 
     def append(self, learner: str, key: str) -> list[str]:
-        """Note the newest key; returns the keys that fall out, oldest first."""
+        """Note the newest key, once; returns the keys that are too old, oldest first: they stay until `discard`."""
         keys = self._keys[learner]
-        keys.append(key)
-        return [keys.popleft() for _ in range(len(keys) - self.length)] if self.length else []
+        if key not in keys:
+            keys.append(key)
+        return list(keys)[: -self.length] if self.length else []
+
+    def discard(self, learner: str, key: str) -> None:
+        """The key is not held any more."""
+        with suppress(ValueError):
+            self._keys[learner].remove(key)
 
     def of(self, learner: str) -> list[str]:
         """Keys of the learner, oldest first."""
         return list(self._keys.get(learner, ()))
 
-    def pop(self, learner: str) -> list[str]:
-        """Forget the learner; returns its keys."""
-        return list(self._keys.pop(learner, ()))
+    def forget(self, learner: str) -> None:
+        """Forget the learner."""
+        self._keys.pop(learner, None)

@@ -89,6 +89,7 @@ class InMemory:
         """See ModelStore.remember."""
         for old in self._lineage.append(learner, key):
             self.drop(old)
+            self._lineage.discard(learner, old)
 
     def lineage(self, learner: str) -> list[str]:
         """See ModelStore.lineage."""
@@ -96,8 +97,9 @@ class InMemory:
 
     def erase(self, learner: str) -> None:
         """See ModelStore.erase."""
-        for key in self._lineage.pop(learner):
+        for key in self._lineage.of(learner):
             self.drop(key)
+        self._lineage.forget(learner)
 
     def close(self) -> None:
         """See ModelStore.close."""

@@ -52,7 +52,7 @@ async def test_a_configuration_goes_over_the_controllers_own_defaults() -> None:
         given = {"selection": {"over_selection": 1.0}, **TWO_ROUNDS}
         config = (await http.post("/v1/runs", json=given)).json()["config"]
     assert config["scaling_factor"] == "NumParticipants"
-    assert config["selection"] == {"participation_ratio": 0.5, "over_selection": 1.0}
+    assert config["selection"] == {"participation_ratio": 0.5, "over_selection": 1.0, "parameters": {}}
 
 
 async def test_one_run_at_a_time(controller: InProcess) -> None:
@@ -90,6 +90,10 @@ async def test_an_idempotency_key_starts_one_run(controller: InProcess) -> None:
         ({"seed": "x"}, "seed"),
         ({"min_learners": 0}, "min_learners"),
         ({"aggregation": {"trim": 1}}, "trim"),
+        ({"selection": {"parameters": {"label": "site"}}}, "selection.parameters: All does not take"),
+        ({"selector": "ByLabel"}, "selection.parameters: ByLabel needs label"),
+        ({"train_schedule": {"lr": {"kind": "stp"}}}, "train_schedule.lr.kind: there is no 'stp'; did you mean step?"),
+        ({"evaluate_schedule": {"n": {"kind": "exponential", "decay": 0.5}}}, "which must be given"),
         ({"initial_model": "latest"}, "initial_model"),
         ({"advance": "by hand"}, "advance"),
         ({}, "termination"),

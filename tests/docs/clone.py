@@ -15,9 +15,9 @@ from tests.docs.pages import ROOT
 
 PARTS = (
     *("services", "controller_api", "learner_agent", "driver_cli", "examples", "scripts", "docs", "tests"),
-    *("federation.toml", "pyproject.toml", "docker-compose.yml", "Makefile", "README.md"),
+    *("federation.toml", "pyproject.toml", "docker-compose.yml", "docker-compose.redis.yml", "Makefile", "README.md"),
 )
-USUAL_PORTS = ("8080", "50051")
+USUAL_PORTS = ("8080", "50051", "6379")
 TEXT = (".py", ".toml", ".yml", ".md", ".sh", "")
 
 

@@ -10,7 +10,7 @@ A marker is a comment on a line of its own before a fence:
     <!-- test: output -->                         is what the shell block before it prints
     <!-- test: output of metis demo -->           is what that command prints
     <!-- test: message Task -->                   is JSON of that class of services/messages.py
-    <!-- test: scenario NAME needs torch -->      anywhere: a new clone from here on; it needs that module
+    <!-- test: scenario NAME needs torch -->      anywhere: a new clone from here on; it needs that module or program
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Fence:
     body: str
     marker: Marker | None
     scenario: str  # name of the scenario that it belongs to
-    needs: tuple[str, ...]  # modules that the scenario needs
+    needs: tuple[str, ...]  # modules and programs that the scenario needs
 
     @property
     def verb(self) -> str | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,14 +20,17 @@ from controller_api.problems import status_of
 from controller_api.routes import hot
 from controller_api.settings import Settings
 from driver_cli.main import app as metis
-from services import errors, federation, roster, wire
+from services import errors, federation, roster, schedules, wire
 from services.aggregation import RULES
-from services.config import RunConfig
+from services.combinations import allowed
+from services.config import RunConfig, resolve
 from services.optimizers import OPTIMIZERS
+from services.plan import plan
 from services.scaling import SCALERS
 from services.scheduling import SCHEDULERS
 from services.selection import SELECTORS
 from services.store import STORES
+from services.transforms import TRANSFORMS
 from tests.docs.pages import ROOT, all_fences, table_under
 
 PACKAGES = ("services", "controller_api", "learner_agent", "driver_cli", "examples")
@@ -101,6 +106,27 @@ def test_run_configuration_shows_the_defaults() -> None:
     assert shown == RunConfig().model_dump(mode="json")
 
 
+def test_configurations_shown_in_part() -> None:
+    """Each piece of a federation.toml on the pages is one that a controller takes, and federation.toml itself is."""
+    shown = {str(fence): fence.body for fence in all_fences() if fence.language == "toml"}
+    shown["federation.toml"] = (ROOT / "federation.toml").read_text(encoding="utf-8")
+    assert len(shown) > 2
+    for text in shown.values():
+        assert plan(resolve({"termination": {"federation_rounds": 1}}, tomllib.loads(text)))
+
+
+def test_selectors_and_schedules() -> None:
+    """The tables of docs/protocol.md name every selector with its parameters, and every kind of schedule."""
+    rows = table_under("docs/protocol.md", "Who trains")
+    takes = {name: set(inspect.signature(made).parameters) for name, made in SELECTORS.items()}
+    text = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+    lines = {name: next(line for line in text.splitlines() if line.startswith(f"| `{name}` |")) for name in takes}
+    assert {row[0] for row in rows} == set(takes)
+    for name, parameters in takes.items():
+        assert set(NAME.findall(lines[name].split("|")[3])) == parameters
+    assert {row[0] for row in table_under("docs/protocol.md", "Parameters by round")} == set(schedules.KINDS)
+
+
 def test_events() -> None:
     """The kinds of events in the table are those that the federation emits."""
     emitted = set(re.findall(r"""emit\(\s*(?:run, )?now,\s*"([a-z-]+)\"""", code_of("services"))) - {""}
@@ -143,6 +169,7 @@ def test_worked_example_of_the_weights_document() -> None:
     [
         ("Aggregation rules", RULES),
         ("Server optimizers", OPTIMIZERS),
+        ("Transforms of updates", TRANSFORMS),
         ("Schedulers", SCHEDULERS),
         ("Selectors", SELECTORS),
         ("Scaling factors", SCALERS),
@@ -235,3 +262,11 @@ def test_decisions_are_listed_and_dated() -> None:
 
 def _title(record: Path) -> str:
     return record.read_text(encoding="utf-8").splitlines()[0].partition(". ")[2]
+
+
+def test_rules_by_scheduler() -> None:
+    """Which rule runs under which scheduler is what a run is refused by."""
+    rows = table_under("docs/rules.md", "Which rule runs under which scheduler")
+    shown = {name: [row[0] for row in rows if row[1 + at] == "yes"] for at, name in enumerate(SCHEDULERS)}
+    assert {row[0] for row in rows} == set(RULES)
+    assert shown == {name: allowed(name) for name in SCHEDULERS}

@@ -6,6 +6,7 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from services import wire
@@ -41,6 +42,27 @@ def test_json_is_all_that_is_printed_on_standard_output(federation: Federation, 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == json.loads((tmp_path / "results.json").read_text())
     assert "round 2/2" in done.stderr
+
+
+def test_a_run_goes_on_from_another_or_from_a_file(federation: Federation, tmp_path: Path) -> None:
+    """--from-run latest begins where the last run ended, --initial-model with the file; never both at once."""
+    arguments = ("run", "--controller", federation.url, "--learners", "2", "--rounds", "1", *QUICK, "--json")
+    first = metis(*arguments, "--model-out", "model.msgpack", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    resumed = metis(*arguments, "--from-run", "latest", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["rounds"][0]["parent"] == json.loads(first.stdout)["model"]
+    document = wire.decode((tmp_path / "model.msgpack").read_bytes())
+    np.savez(tmp_path / "model.npz", **{tensor.name: tensor.array for tensor in document.tensors})
+    copied = metis(*arguments, "--initial-model", "model.npz", cwd=tmp_path)
+    assert copied.returncode == 0, copied.stderr
+    assert json.loads(copied.stdout)["rounds"][0]["parent"] == json.loads(first.stdout)["model"]
+    both = metis(*arguments, "--initial-model", "model.npz", "--from-run", "latest", cwd=tmp_path)
+    assert (both.returncode, "not both" in both.stderr) == (2, True)
+    wrong = metis(*arguments, "--initial-model", "results.json", cwd=tmp_path)
+    assert (wrong.returncode, "results.json: the body is not a weights document" in wrong.stderr) == (2, True)
+    unknown = metis(*arguments, "--from-run", "nobody", cwd=tmp_path)
+    assert (unknown.returncode, "there is no run 'nobody'" in unknown.stderr) == (1, True)
 
 
 def test_until_ends_the_run_at_the_score(federation: Federation, tmp_path: Path) -> None:

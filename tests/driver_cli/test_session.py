@@ -16,10 +16,11 @@ from driver_cli.display import Silent
 from driver_cli.view import View
 from services import ClientParams, TerminationSignals, wire
 from services import messages as m
-from services.errors import FederationError, Unreachable
+from services.errors import FederationError, InvalidConfig, UnknownRun, Unreachable
 from services.messages import Event
 
 from .conftest import Federation, free_port
+from .test_model_files import saved
 
 QUICK = {"train": {"epochs": 1}}
 TWO_ROUNDS = TerminationSignals(federation_rounds=2)
@@ -118,6 +119,70 @@ def test_initial_weights_are_model_0(federation: Federation, tmp_path: Path) -> 
         assert results["run"]["config"]["initial_model"] == results["rounds"][0]["parent"]
     with pytest.raises(FederationError, match="weights document"):
         DriverSession(controller(federation), 2, one_round, initial_weights=tmp_path / "results.json").run()
+
+
+def test_a_model_file_of_another_tool_is_model_0(federation: Federation, tmp_path: Path) -> None:
+    """`.npz` and `.safetensors`, sorted by name as the latter's writer does: learners take their tensors by name.
+
+    The network of zeros with one bias of 1 says "0" to every picture: a tenth is right, and the loss is known.
+    """
+    arrays = {
+        "hidden.bias": np.zeros(64, np.float32),
+        "hidden.weight": np.zeros((64, 64), np.float32),
+        "output.bias": np.eye(10, dtype=np.float32)[0],
+        "output.weight": np.zeros((64, 10), np.float32),
+    }
+    np.savez(tmp_path / "model.npz", **arrays)
+    (tmp_path / "model.safetensors").write_bytes(saved(arrays))
+    config = {**QUICK, "evaluation": {"initial": True}}
+    one_round = TerminationSignals(federation_rounds=1)
+    digests = set()
+    for name in ("model.npz", "model.safetensors"):
+        weights = tmp_path / name
+        results = DriverSession(controller(federation), 2, one_round, config=config, initial_weights=weights).run()
+        assert results["run"]["state"] == "completed"
+        assert len(results["rounds"][0]["completed"]) == 2
+        score = results["initial_evaluation"]["combined"]
+        assert 0.05 < score["accuracy"] < 0.15
+        assert score["loss"] == pytest.approx(np.log(np.e + 9) - score["accuracy"], abs=1e-4)
+        digests.add(results["rounds"][0]["parent"])
+    assert len(digests) == 1
+    np.savez(tmp_path / "model.npz", **arrays | {"hidden.bias": np.full(64, np.nan, np.float32)})
+    session = DriverSession(controller(federation), 2, one_round, initial_weights=tmp_path / "model.npz")
+    with pytest.raises(InvalidConfig, match=r"model.npz: tensor 'hidden.bias' holds NaN"):
+        session.run()
+
+
+def test_a_run_goes_on_from_the_model_of_another(federation: Federation, tmp_path: Path) -> None:
+    """`from_run`: its final model is the first round's parent, as it would be with the model in a file."""
+    first = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, model_out="model.msgpack").run()
+    resumed = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, from_run=first["run"]["id"]).run()
+    assert resumed["run"]["id"] != first["run"]["id"]
+    assert resumed["rounds"][0]["parent"] == resumed["run"]["config"]["initial_model"] == first["model"]
+    assert [one["round"] for one in resumed["rounds"]] == [1, 2]
+    latest = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, from_run="latest").run()
+    assert latest["rounds"][0]["parent"] == resumed["model"]
+    older = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, from_run=first["run"]["id"]).run()
+    assert older["rounds"][0]["parent"] == first["model"]  # models of ended runs are kept
+    assert wire.digest([(tmp_path / "model.msgpack").read_bytes()]) == first["model"]
+
+
+def test_a_run_that_made_no_model_or_goes_on_cannot_be_gone_on_from(federation: Federation) -> None:
+    """Each is refused in a sentence, and so is a run that would have two beginnings."""
+    session = DriverSession(controller(federation), 2, TerminationSignals(federation_rounds=9), config=QUICK)
+    run = session.start()
+    again = DriverSession(controller(federation), 2, TWO_ROUNDS, from_run=run["id"])
+    with pytest.raises(InvalidConfig, match=f"run {run['id']} is waiting: to go on from it, stop it"):
+        again.run()
+    session.finish()
+    lonely = DriverSession(controller(federation), 99, TWO_ROUNDS, config={"schedule": {"join_deadline_s": 0.1}})
+    failed = lonely.run()["run"]
+    with pytest.raises(InvalidConfig, match=f"run {failed['id']} made no model to go on from: only 2 of 99 learners"):
+        DriverSession(controller(federation), 2, TWO_ROUNDS, from_run=failed["id"]).run()
+    with pytest.raises(UnknownRun, match="no-such-run"):
+        DriverSession(controller(federation), 2, TWO_ROUNDS, from_run="no-such-run").run()
+    with pytest.raises(InvalidConfig, match="not both"):
+        DriverSession(controller(federation), 2, TWO_ROUNDS, from_run="latest", initial_weights="model.npz")
 
 
 async def test_arun_serves_programs_that_have_a_loop(federation: Federation) -> None:

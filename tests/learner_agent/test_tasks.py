@@ -131,6 +131,54 @@ def test_what_train_may_not_return_is_named(returned: Any, says: str) -> None:
         LearnerAtWork(Returns(returned)).train(model(), task())
 
 
+class Turned(AddsOne):
+    """Has the model's two tensors in another order; 10 more for its own second one."""
+
+    names = ("b", "a")
+    local = ()  # names that stay at home
+
+    def train(self, weights: Any, config: dict[str, Any]) -> Any:
+        """See above."""
+        return [weights[0] + 1, weights[1] + 10], {"loss": 0.5}, {}
+
+    def evaluate(self, weights: Any, config: dict[str, Any]) -> Any:
+        """Both tensors' first values."""
+        return {"b": weights[0].item(), "a": weights[1][0]}
+
+
+def test_a_learner_gets_the_tensors_in_the_order_of_its_names() -> None:
+    """A model from a file has the file's order: each method sees the learner's own, the update is in the model's."""
+    learner = Turned()
+    work = LearnerAtWork(learner)
+    update = document(work.train(model(), task()))
+    assert [(t.name, t.array.tolist(), t.trainable) for t in update.tensors] == [
+        ("a", [11.0, 12.0], True),
+        ("b", 4.0, False),
+    ]
+    assert [array.tolist() for array in learner.given[0]] == [3.0, [1.0, 2.0]]
+    assert work.evaluate(model(), task("evaluate")).metrics == {"b": 3.0, "a": 1.0}
+
+
+def test_what_stays_at_home_is_found_by_name_in_any_order() -> None:
+    """The local tensor goes back as it was received, and is trained on from where it was."""
+    learner = Turned()
+    learner.local = ("b",)  # type: ignore[assignment]
+    work = LearnerAtWork(learner)
+    for _ in range(2):
+        update = document(work.train(model(), task()))
+        assert [tensor.array.tolist() for tensor in update.tensors] == [[11.0, 12.0], 3.0]
+    assert work.evaluate(model(), task("evaluate")).metrics == {"b": 5.0, "a": 1.0}
+
+
+def test_other_names_than_the_models_change_no_order() -> None:
+    """They are sent as they are, and the controller says which one it did not expect."""
+    learner = Turned()
+    learner.names = ("b", "c")
+    update = document(LearnerAtWork(learner).train(model(), task()))
+    assert [(t.name, t.array.tolist()) for t in update.tensors] == [("b", [2.0, 3.0]), ("c", 13.0)]
+    assert [array.tolist() for array in learner.given[0]] == [[1.0, 2.0], 3.0]
+
+
 def test_a_wrong_number_of_names_is_told_as_such() -> None:
     """Three names for the model's two tensors."""
     learner = AddsOne()

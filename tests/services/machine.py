@@ -28,17 +28,46 @@ from services.errors import (
 )
 from services.federation import Aggregation
 from services.rounds import Assignment
+from services.scheduling import streams
 from tests.services.fleet import Fleet, dump, model
 
 NAMES = [f"n{i}" for i in range(5)]
 SCORES = st.sampled_from([None, 0.1, 0.5, 0.95])
 GIVEN = model("put before")
 Done = list[tuple[Assignment, m.Receipt]]
-CONFIGS = st.fixed_dictionaries(
+SIGNALS = st.sampled_from(
+    [
+        {"federation_rounds": 2},
+        {"federation_rounds": 4},
+        {"federation_rounds": 5, "execution_cutoff_time_mins": 4.1},
+        {"federation_rounds": 6, "evaluation_metric": "x", "evaluation_metric_cutoff_score": 0.9},
+        {"federation_rounds": 6, "evaluation_metric": "x", "patience_rounds": 2},
+    ]
+)
+STREAMS = st.fixed_dictionaries(
+    {
+        "scheduler": st.just("Asynchronous"),
+        "seed": st.integers(0, 3),
+        "min_learners": st.integers(1, 2),
+        "aggregation_rule": st.sampled_from(["FedAvg", "FedRec", "FedAsync", "FedBuff"]),
+        "schedule": st.fixed_dictionaries(
+            {
+                "round_deadline_s": st.sampled_from([20, 100]),
+                "join_deadline_s": st.sampled_from([50, 200]),
+                "lease_s": st.sampled_from([10, 30, 1000]),
+                "max_staleness": st.sampled_from([None, 0, 1]),
+            }
+        ),
+        "evaluation": st.fixed_dictionaries({"every": st.integers(0, 2), "initial": st.booleans()}),
+        "termination": SIGNALS,
+    }
+).map(lambda config: config | ({"aggregation": {"buffer_size": 2}} if config["aggregation_rule"] == "FedBuff" else {}))
+ROUNDS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 3),
         "min_learners": st.integers(1, 2),
         "advance": st.sampled_from(["auto", "auto", "manual"]),
+        "selector": st.sampled_from(["All", "RoundRobin", "PowerOfChoice"]),
         "selection": st.fixed_dictionaries(
             {"participation_ratio": st.sampled_from([0.3, 0.6, 1.0]), "over_selection": st.sampled_from([0, 0, 0.5])}
         ),
@@ -53,17 +82,10 @@ CONFIGS = st.fixed_dictionaries(
         "evaluation": st.fixed_dictionaries(
             {"every": st.integers(0, 2), "initial": st.booleans(), "overlap": st.booleans()}
         ),
-        "termination": st.sampled_from(
-            [
-                {"federation_rounds": 2},
-                {"federation_rounds": 4},
-                {"federation_rounds": 5, "execution_cutoff_time_mins": 4.1},
-                {"federation_rounds": 6, "evaluation_metric": "x", "evaluation_metric_cutoff_score": 0.9},
-                {"federation_rounds": 6, "evaluation_metric": "x", "patience_rounds": 2},
-            ]
-        ),
+        "termination": SIGNALS,
     }
 )
+CONFIGS = st.one_of(ROUNDS, ROUNDS, STREAMS)
 
 
 class Commands(RuleBasedStateMachine):
@@ -212,9 +234,13 @@ class Commands(RuleBasedStateMachine):
         if job := self.federation.due():
             blobs = [share.blob for share in job.shares]
             assert len(blobs) == len(set(blobs)) >= 1
-            assert not self.counted & set(blobs)  # no update counts twice
+            run = self.federation.runs[job.run_id]
+            new = {task.outcome.blob for task in run.rounds[job.round - 1].accepted if task.outcome}
+            assert new  # those beside them in an asynchronous run are everybody's newest
+            assert not self.counted & new  # no update enters twice
+            self.counted |= new
+            assert new <= set(blobs) or streams(run.plan.scheduler)
             assert [share.learner for share in job.shares] == sorted(share.learner for share in job.shares)
-            self.counted |= set(blobs)
             self.jobs.append(job)
         assert self.federation.due() is None
 

@@ -11,19 +11,30 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from services import ModelStoreConfig, engine, wire
+from services import engine, wire
 from services.aggregation import RULES, State, View
 from services.checks import Spec
+from services.combinations import allowed
 from services.config import resolve
 from services.engine import Made, aggregate, store_model
 from services.errors import AggregationFailed, ShapeMismatch
 from services.federation import Aggregation, Share
+from services.optimizers import OPTIMIZERS
 from services.plan import plan
 from services.store import STORES, ModelStore, OnDisk, open_store
 from services.wire import Tensor
+from tests.redis_server import store_config
 from tests.services.arrays import Array, joined
 
-NEEDS = {"Krum": {"num_byzantine": 1}, "MultiKrum": {"num_byzantine": 1}}
+NEEDS: dict[str, dict[str, float]] = {
+    "Krum": {"num_byzantine": 1},
+    "MultiKrum": {"num_byzantine": 1},
+    "Bulyan": {"num_byzantine": 1},
+    "QFedAvg": {"q": 1, "learning_rate": 0.5},
+    "FedStride": {"stride_length": 2},
+}
+VALUES = (1, 2, 3, 4, 5, 6, 7)
+METRICS, METADATA = {"loss_before_training": 1.5}, {"num_completed_batches": 8}  # what rules read beside the tensors
 every_rule = pytest.mark.parametrize("rule", RULES)
 
 
@@ -50,15 +61,17 @@ def floats(value: float) -> list[Tensor]:
 def job(
     store: ModelStore,
     rule: str = "FedAvg",
-    values: Sequence[float] = (1, 2, 3, 4, 5),
+    values: Sequence[float] = VALUES,
     model: Callable[[float], list[Tensor]] = model,
 ) -> Aggregation:
     """An aggregation of updates that hold these values, in the store."""
     shares = []
     for i, value in enumerate(values):
         store.put(f"update-{i}", wire.encode(model(value), {"loss": 1.0}, {"num_training_examples": 1}))
-        shares.append(Share(f"learner-{i}", f"update-{i}", 1.0, {}, {}))
-    config = {"aggregation_rule": rule, "aggregation": NEEDS.get(rule, {}), "min_learners": 5}
+        shares.append(Share(f"learner-{i}", f"update-{i}", 1.0, METRICS, METADATA))
+    config = {"aggregation_rule": rule, "aggregation": NEEDS.get(rule, {}), "min_learners": 7}
+    if rule not in allowed("Synchronous"):
+        config["scheduler"] = "Asynchronous"
     parts = plan(resolve({"termination": {"federation_rounds": 1}}, config))
     return Aggregation("run", 1, store_model(store, model(0)), tuple(shares), parts, None, None)
 
@@ -71,7 +84,7 @@ def run(one: Aggregation, store: ModelStore) -> Made:
 @pytest.fixture(params=list(STORES))
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
     """Each store of the registry."""
-    return open_store(ModelStoreConfig(request.param), tmp_path)
+    return open_store(store_config(request, request.param, tmp_path), tmp_path)
 
 
 @every_rule
@@ -85,10 +98,11 @@ def test_the_document_is_the_encoded_model(
     """
     one = job(store, rule, model=model)
     made = run(one, store)
-    models = [model(value) for value in (1, 2, 3, 4, 5)]
+    models = [model(value) for value in VALUES]
     flags, before = [tensor.trainable for tensor in models[0]], [tensor.array for tensor in model(0)]
-    views = [View(str(i), [tensor.array for tensor in tensors], before, flags) for i, tensors in enumerate(models)]
-    arrays, _ = one.plan.aggregator.aggregate(views, [1.0] * 5, None)
+    updates = [[tensor.array for tensor in tensors] for tensors in models]
+    views = [View(str(i), arrays, before, flags, METRICS, METADATA, current=before) for i, arrays in enumerate(updates)]
+    arrays, _ = one.plan.aggregator.aggregate(views, [1.0] * len(views), None)
     want = joined(wire.encode([Tensor(t.name, array, t.trainable) for t, array in zip(model(0), arrays, strict=True)]))
     assert (made.model.digest, made.model.size) == (wire.digest([want]), len(want))
     assert bytes(store.get(made.model.digest)) == want
@@ -152,6 +166,19 @@ def test_an_elementwise_rule_gets_one_array_of_a_float32_model(store: ModelStore
     made = run(with_rule(job(store), make, elementwise=True), store)
     assert bytes(store.get(made.model.digest)) == joined(wire.encode(model(1)))
     assert given == [1, 6]
+
+
+def test_an_optimizer_moves_the_stored_model_and_its_state_is_handed_back(store: ModelStore) -> None:
+    """Momentum 1/2, aggregates of 4: Delta 4 makes 4, then Delta 0 makes 4 + 2; counter and mask take the aggregate."""
+    one = job(store)
+    one = replace(one, plan=replace(one.plan, optimizer=OPTIMIZERS["FedAvgM"](momentum=0.5)))
+    first = run(one, store)
+    second = run(replace(one, parent=first.model, optimizer_state=first.states[1]), store)
+    for made, want in ((first, 4.0), (second, 6.0)):
+        large, empty, half, count, mask, none = wire.decode(store.get(made.model.digest)).arrays
+        assert np.all(large == want)
+        assert np.all(half == want)
+        assert (count.tolist(), mask.tolist(), empty.size, none.size) == (4, [True, True], 0, 0)
 
 
 def test_other_tensors_than_the_models_are_refused(store: ModelStore) -> None:

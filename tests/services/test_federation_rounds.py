@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services import messages as m
 from services.errors import RoundClosed
 from services.rounds import ModelInfo
 from services.run import RunState
@@ -221,7 +222,7 @@ def test_bytes_up_and_down_are_counted_once() -> None:
     fleet.give(task, "x" * 100)
     fleet.give(task, "x" * 100)
     fleet.give(fleet.task("b"), "y" * 50)
-    assert (run.rounds[0].bytes_up, run.rounds[0].bytes_down) == (150, 307)
+    assert run.rounds[0].bytes == m.Bytes(up=150, down=307)
 
 
 def test_the_log_tells_a_round_in_order() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure-rules"
-RULES = ["FedAvg", "Median", "TrimmedMean", "Krum"]
+RULES = ["FedAvg", "FedNova", "QFedAvg", "Median", "TrimmedMean", "Krum", "GeometricMedian", "Bulyan"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads RssAnon, which Linux alone tells")

@@ -15,6 +15,8 @@ from services.rounds import ModelInfo
 from services.scaling import SCALERS
 from services.scheduling import SCHEDULERS
 from services.selection import SELECTORS
+from services.transforms.clipping import ClipNorm
+from services.transforms.zeroing import ZeroOutliers
 
 ENDING = {"termination": {"federation_rounds": 1}}
 DIGEST = "sha256-" + "0" * 64
@@ -27,7 +29,16 @@ NAMED = {
 }
 
 KRUM = {"min_learners": 5, "aggregation": {"num_byzantine": 1}}
-NEEDS: dict[str, dict[str, Any]] = {"Krum": KRUM, "MultiKrum": KRUM}  # what a part cannot do without
+BY_LABEL = {"selection": {"parameters": {"label": "site"}}}
+NEEDS: dict[str, dict[str, Any]] = {
+    "Krum": KRUM,
+    "MultiKrum": KRUM,
+    "Bulyan": {"min_learners": 7, "aggregation": {"num_byzantine": 1}},
+    "QFedAvg": {"aggregation": {"q": 1, "learning_rate": 0.1}},
+    "ByLabel": BY_LABEL,
+    "SemiSynchronous": {"schedule": {"semi_sync_lambda": 1}},
+    **{rule: {"scheduler": "Asynchronous"} for rule in ("FedRec", "FedAsync", "FedBuff")},
+}  # what a part cannot do without
 
 
 def configured(**given: Any) -> RunConfig:
@@ -77,10 +88,29 @@ def test_a_parameter_that_the_part_does_not_take_is_refused(table: str, name: st
         plan(configured(**{table: {"trim": 0.2}}))
 
 
-def test_transforms_are_refused_while_there_are_none() -> None:
-    """A transform that would silently not happen is refused."""
-    with pytest.raises(InvalidConfig, match="transforms: none is available"):
-        plan(configured(transforms=["clip"]))
+def test_transforms_are_made_in_the_order_given() -> None:
+    """Each by its name, with its parameters."""
+    given = [{"name": "ZeroOutliers"}, {"name": "ClipNorm", "norm": 2}, {"name": "ClipNorm", "norm": 1.0}]
+    assert plan(configured(transforms=given)).transforms == (ZeroOutliers(), ClipNorm(2), ClipNorm(1.0))
+    assert plan(configured()).transforms == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"name": "ClipNrom", "norm": 1}, r"transforms\[1\]: there is no 'ClipNrom'; did you mean ClipNorm\?"),
+        ({"name": "ClipNorm", "nrm": 1}, r"transforms\[1\]: ClipNorm does not take 'nrm'; did you mean norm\?"),
+        ({"name": "ClipNorm"}, r"transforms\[1\]: ClipNorm needs norm"),
+        ({"name": "ClipNorm", "norm": -1}, r"transforms\[1\]: ClipNorm does not take .*norm must be"),
+        ({"norm": 1}, r"transforms\[1\]: give its name; known: AdaptiveClipNorm, ClipNorm, ZeroOutliers"),
+        ({"name": ["ClipNorm"]}, r"transforms\[1\]: give its name"),
+        ("ClipNorm", r"transforms\.1: .*dictionary"),
+    ],
+)
+def test_a_transform_that_there_is_not_is_refused(given: Any, told: str) -> None:
+    """The sentence says which of the list it is, and what is nearest."""
+    with pytest.raises(InvalidConfig, match=told):
+        plan(configured(transforms=[{"name": "ZeroOutliers"}, given]))
 
 
 def test_a_run_that_cannot_end_is_refused_but_defaults_may_be_open() -> None:
@@ -107,6 +137,14 @@ def test_a_parameter_that_the_part_needs_is_named() -> None:
         ("Krum", {"num_byzantine": 1.0}),
         ("MultiKrum", {"num_byzantine": 1, "num_selected": 0}),
         ("MultiKrum", {"num_byzantine": True}),
+        ("Bulyan", {"num_byzantine": -1}),
+        ("FedStride", {"stride_length": 0}),
+        ("FedStride", {"stride_length": 2.0}),
+        ("GeometricMedian", {"iterations": 0}),
+        ("GeometricMedian", {"nu": 0}),
+        ("QFedAvg", {"learning_rate": 0.1, "q": -1}),
+        ("QFedAvg", {"q": 1, "learning_rate": 0}),
+        ("QFedAvg", {"q": 1, "learning_rate": "0.1"}),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(rule: str, parameters: dict[str, Any]) -> None:

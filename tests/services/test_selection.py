@@ -1,18 +1,33 @@
-"""Selection: how many train, and who, as a pure function of candidates, seed and round."""
+"""Selection: how many train, and who, as a pure function of candidates, seed and round. Laws of every selector."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.selection import SELECTORS, Candidate, draw_count, draw_order, in_order, target_count
+from services.selection import SELECTORS, Candidate, Selector, draw_count, draw_order, in_order, target_count
 
 TEN = [Candidate(f"id{i}", f"learner-{i}") for i in range(10)]
+NEEDS: dict[str, dict[str, Any]] = {"ByLabel": {"label": "site"}}  # what a selector cannot do without
 every_selector = pytest.mark.parametrize("name", SELECTORS)
+
+
+def made(name: str) -> Selector:
+    """The selector of that name."""
+    return SELECTORS[name](**NEEDS.get(name, {}))
+
+
+def with_a_past(labelled: int) -> list[Candidate]:
+    """Ten candidates, so many of them with labels, who were chosen and have reported differently often."""
+    sites = [{"site": "ab"[i % 2]} if i < labelled else {} for i in range(10)]
+    told = [{"loss": i / 3} if i % 3 else {} for i in range(10)]
+    return [Candidate(f"id{i}", f"learner-{i}", sites[i], i % 4, told[i]) for i in range(10)]
 
 
 @pytest.mark.parametrize(
@@ -55,31 +70,50 @@ def test_the_count_is_within_its_bounds(active: int, ratio: float, min_updates: 
 @every_selector
 def test_everyone_trains_when_nobody_is_left_out(name: str) -> None:
     """As many as there are, or more, are all of them in their order."""
-    assert SELECTORS[name]().select(TEN, 10, 1990, 1) == TEN
-    assert SELECTORS[name]().select(TEN, 12, 1990, 1) == TEN
+    assert made(name).select(TEN, 10, 1990, 1) == TEN
+    assert made(name).select(TEN, 12, 1990, 1) == TEN
 
 
 @every_selector
-@given(count=st.integers(1, 10), seed=st.integers(0, 2**63 - 1), number=st.integers(1, 10_000))
-def test_a_draw_is_without_replacement_and_can_be_repeated(name: str, count: int, seed: int, number: int) -> None:
+@given(
+    count=st.integers(1, 10),
+    seed=st.integers(0, 2**63 - 1),
+    number=st.integers(1, 10_000),
+    candidates=st.integers(0, 10).map(with_a_past) | st.just(TEN),
+)
+def test_a_draw_is_without_replacement_and_can_be_repeated(
+    name: str, count: int, seed: int, number: int, candidates: list[Candidate]
+) -> None:
     """So many different candidates, in the order of their names, and the same ones for the same arguments."""
-    chosen = SELECTORS[name]().select(TEN, count, seed, number)
+    chosen = made(name).select(candidates, count, seed, number)
     assert len({one.id for one in chosen}) == len(chosen) == count
     assert chosen == in_order(chosen)
-    assert SELECTORS[name]().select(TEN, count, seed, number) == chosen
+    assert all(one in candidates for one in chosen)
+    assert made(name).select(candidates, count, seed, number) == chosen
+
+
+@every_selector
+def test_ids_do_not_matter(name: str) -> None:
+    """The draw goes by names: a run that is repeated with learners of other ids has the same members."""
+    here = with_a_past(7)
+    renamed = [replace(one, id=f"other-{9 - i}") for i, one in enumerate(here)]
+    for number in range(1, 6):
+        names = [one.name for one in made(name).select(here, 3, 1990, number)]
+        assert names == [one.name for one in made(name).select(renamed, 3, 1990, number)]
 
 
 @every_selector
 def test_another_seed_or_round_draws_others(name: str) -> None:
     """Neither the rounds of a run nor two runs draw the same members again and again."""
-    selector = SELECTORS[name]()
+    selector = made(name)
     assert len({tuple(one.id for one in selector.select(TEN, 3, 1990, number)) for number in range(1, 21)}) > 10
     assert len({tuple(one.id for one in selector.select(TEN, 3, seed, 1)) for seed in range(20)}) > 10
 
 
-def test_each_candidate_is_as_likely_as_any_other() -> None:
+@every_selector
+def test_each_of_equal_candidates_is_as_likely_as_any_other(name: str) -> None:
     """Over 1000 rounds of 3 in 10 each is drawn about 300 times (six standard deviations are 87)."""
-    selector = SELECTORS["All"]()
+    selector = made(name)
     drawn = Counter(one.id for number in range(1, 1001) for one in selector.select(TEN, 3, 1990, number))
     assert set(drawn) == {one.id for one in TEN}
     assert all(213 <= count <= 387 for count in drawn.values())

@@ -10,20 +10,29 @@ import pytest
 
 from services import ModelStoreConfig
 from services.errors import InvalidConfig, UnknownModel
-from services.store import STORES, ModelStore, open_store
+from services.store import STORES, ModelStore, Redis, open_store
+from tests.redis_server import store_config
 
 DIGEST = "sha256-" + "0" * 64
 Opener = Callable[..., ModelStore]
 
 
-@pytest.fixture(params=list(STORES))
+@pytest.fixture(params=[*STORES, "Redis in parts"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
-    """`opened(lineage_length=…)` opens the store of the registry that is on turn; closed after the test."""
+    """`opened(lineage_length=…)` opens the store of the registry that is on turn; closed after the test.
+
+    Redis a second time with documents that are split.
+    """
     stores: list[ModelStore] = []
+    name, _, split = request.param.partition(" ")
 
     def open_one(lineage_length: int = 0) -> ModelStore:
-        stores.append(open_store(ModelStoreConfig(request.param, lineage_length), tmp_path))
-        return stores[-1]
+        store = open_store(store_config(request, name, tmp_path, lineage_length), tmp_path)
+        if split:
+            assert isinstance(store, Redis)
+            store.part_bytes = 3000
+        stores.append(store)
+        return store
 
     yield open_one
     for store in stores:
@@ -159,6 +168,15 @@ def test_updates_fall_out_in_the_order_in_which_they_came(opened: Opener) -> Non
         store.remember("learner", key)
         gone.append(sorted({"z", "a", "m", "b"} - set(held(store, "z", "a", "m", "b"))))
     assert gone == [["a", "b", "m"], ["b", "m"], ["b", "z"], ["a", "z"]]
+
+
+def test_an_update_that_is_remembered_again_counts_once(opened: Opener) -> None:
+    """A call that failed half-way is made again: nothing falls out for it."""
+    store = opened(lineage_length=2)
+    for key in ("a", "b", "b"):
+        store.put(key, [b"x"])
+        store.remember("learner", key)
+    assert store.lineage("learner") == held(store, "a", "b") == ["a", "b"]
 
 
 def test_a_learner_that_left_is_erased(opened: Opener) -> None:

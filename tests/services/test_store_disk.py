@@ -103,6 +103,22 @@ def test_a_read_only_disk_is_told_and_still_read(small_disk: Path) -> None:
     assert bytes(store.get("a")) == b"there"
 
 
+def test_what_could_not_be_dropped_is_dropped_by_the_next_call(small_disk: Path) -> None:
+    """A lineage forgets an update when its file is gone, not before: the same call again finishes the work."""
+    store = OnDisk(small_disk / "models", lineage_length=1)
+    for key in ("a", "b"):
+        store.put(key, [b"x"])
+    store.remember("anna", "a")
+    for call in (lambda: store.remember("anna", "b"), lambda: store.erase("anna")):
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        with pytest.raises(StoreUnavailable):
+            call()
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+        call()
+        assert store.lineage("anna") == files(small_disk / "models")
+    assert files(small_disk / "models") == []
+
+
 def test_a_folder_that_vanished_is_told(tmp_path: Path) -> None:
     """A store whose folder is gone is unavailable, not a crash."""
     store = OnDisk(tmp_path / "models")

@@ -1,0 +1,40 @@
+"""What a train task names beside its model: fetched when it is new, handed on with what a learner must know of it."""
+
+from __future__ import annotations
+
+from services import messages as m
+from services import wire
+from services.rest import Client
+from services.wire import Tensor
+
+
+class Inputs:
+    """The inputs of one learner's train tasks. Those of the newest task are held, as documents by digest."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._held: dict[str, memoryview] = {}
+        self._taken_in: str | None = None  # the run that took this learner's last update
+
+    async def of(self, task: m.Task) -> tuple[m.Task, dict[str, tuple[Tensor, ...]]]:
+        """The inputs by name, and the task as the learner is to see it.
+
+        Its config then has `run_id`, and says in `last_update_taken` whether the last update that this learner made in
+        the run was taken: what it keeps from round to round depends on that.
+        """
+        taken, self._taken_in = self._taken_in == task.run_id, None
+        held: dict[str, memoryview] = {}
+        for reference in task.inputs.values():
+            digest = reference.digest
+            held[digest] = self._held[digest] if digest in self._held else await self._client.model(reference)
+        self._held = held
+        inputs = {name: wire.decode(held[reference.digest]).tensors for name, reference in task.inputs.items()}
+        if not inputs:
+            return task, {}
+        told = {**task.config, "run_id": task.run_id, "last_update_taken": taken}
+        return task.model_copy(update={"config": told}), inputs
+
+    def taken(self, task: m.Task) -> None:
+        """The result of a task was taken."""
+        if task.kind == "train":
+            self._taken_in = task.run_id

@@ -1,0 +1,76 @@
+"""FedBuff: buffered asynchronous aggregation (Nguyen et al. 2022, arXiv:2106.06639).
+
+Once K updates have come, from whomever: W <- W + η·(1/K)·Σ s(t_k)·(w_k - W_k), where W_k is the model that w_k was
+trained from and t_k the community models made since. Sums are float64, in the order of the learners' names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..blocks import Block, blocks, each, empty_like, gather, scatter, settle
+from ..errors import AggregationFailed
+from .base import Array, Arrivals, State, View
+from .staleness import Staleness, check_number
+
+
+@dataclass(frozen=True)
+class FedBuff:
+    """Scaling factors are ignored. `buffer_size` 10 and s(t) = 1/√(1 + t) are the paper's."""
+
+    buffer_size: int = 10
+    server_learning_rate: float = 1.0
+    staleness: str = "polynomial"
+    staleness_a: float = 0.5
+    staleness_b: float = 4.0
+
+    elementwise: ClassVar[bool] = True
+    rounds: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a parameter that cannot be."""
+        if isinstance(self.buffer_size, bool) or not isinstance(self.buffer_size, int) or self.buffer_size < 1:
+            raise ValueError(f"buffer_size must be a whole number of at least 1, got {self.buffer_size!r}")
+        check_number("server_learning_rate", self.server_learning_rate, low=0.0)
+        self._function()
+
+    @property
+    def arrivals(self) -> Arrivals:
+        """So many at a time."""
+        return Arrivals(self.buffer_size)
+
+    def _function(self) -> Staleness:
+        return Staleness(self.staleness, self.staleness_a, self.staleness_b)
+
+    def aggregate(
+        self,
+        views: Sequence[View],
+        factors: Sequence[float],
+        state: State | None = None,
+        out: Sequence[Array] | None = None,
+    ) -> tuple[list[Array], State | None]:
+        """See Aggregator.aggregate; keeps no state."""
+        if not views:
+            raise AggregationFailed("the buffer is empty")
+        current, function = views[0].current, self._function()
+        made = empty_like(current) if out is None else list(out)
+        steps = [self.server_learning_rate * function.weight(view.staleness) / len(views) for view in views]
+
+        def move(block: Block) -> None:
+            total, new, old = (np.empty(block.size) for _ in range(3))
+            gather(current, block, total)
+            for view, step in zip(views, steps, strict=True):
+                gather(view.arrays, block, new)
+                gather(view.parent, block, old)
+                new -= old
+                new *= step
+                total += new
+            settle(total, made[block.first].dtype)
+            scatter(total, block, made)
+
+        each(blocks(made), lambda: move)
+        return made, state

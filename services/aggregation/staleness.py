@@ -1,0 +1,42 @@
+"""How much less an update counts that was trained from an old model (Xie et al. 2019, arXiv:1903.03934, 5.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["constant", "hinge", "polynomial"]
+KINDS = ("constant", "hinge", "polynomial")
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """s(t): 1 for `constant`; 1 up to b and 1 / (a·(t - b) + 1) beyond for `hinge`; (t + 1)^-a for `polynomial`."""
+
+    kind: str
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a function that cannot be."""
+        if self.kind not in KINDS:
+            raise ValueError(f"staleness must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        for name, value in (("staleness_a", self.a), ("staleness_b", self.b)):
+            check_number(name, value, low=0.0)
+
+    def weight(self, staleness: int) -> float:
+        """Between 0 and 1, for `staleness` community models made since the update's own."""
+        if self.kind == "polynomial":
+            return math.pow(staleness + 1.0, -self.a)
+        if self.kind == "hinge" and staleness > self.b:
+            return 1.0 / (self.a * (staleness - self.b) + 1.0)
+        return 1.0
+
+
+def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
+    """Raise ValueError unless `value` is a finite number from `low` to `high`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must be at least {low:g}{f' and at most {high:g}' if high < math.inf else ''}")

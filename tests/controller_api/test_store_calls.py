@@ -1,0 +1,108 @@
+"""Calls of a store that is away: repeated within a bound, or owed until it is back, each once and in order."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from controller_api import store_calls
+from controller_api.store_calls import StoreCalls
+from services.errors import AggregationFailed, StoreUnavailable, UnknownModel
+from services.store import InMemory
+from tests.conftest import until
+
+
+class Store(InMemory):
+    """Notes what it was asked; while it is away it refuses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away = False
+        self.done: list[str] = []
+        self.asked = 0
+
+    def upper(self, key: str) -> str:
+        """A call."""
+        away = self.away  # before anybody sees that it was asked
+        self.asked += 1
+        if away:
+            raise StoreUnavailable("away")
+        if key == "unknown":
+            raise UnknownModel("there is no such model")
+        self.done.append(key)
+        return key.upper()
+
+
+@pytest.fixture(autouse=True)
+def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_calls, "PAUSES", (0.01, 0.01, 0.01))
+
+
+async def test_a_call_is_repeated_until_the_store_is_back() -> None:
+    """What waits for it gets the result, once."""
+    store = Store()
+    store.away = True
+    task = asyncio.create_task(StoreCalls(store, asyncio.Event()).repeat(store.upper, "a"))
+
+    async def asked() -> bool:
+        return store.asked > 0
+
+    await until(asked, 5)
+    store.away = False
+    assert await task == "A"
+    assert store.done == ["a"]
+    assert store.asked > 1
+
+
+async def test_patience_ends() -> None:
+    """A store that stays away is told after the last pause; other errors at once; at the process's end at once."""
+    store, stopped = Store(), asyncio.Event()
+    store.away = True
+    with pytest.raises(StoreUnavailable):
+        await StoreCalls(store, stopped).repeat(store.upper, "a")
+    assert store.asked == 4
+
+    def fail() -> None:
+        store.asked += 1
+        raise AggregationFailed("no quorum")
+
+    with pytest.raises(AggregationFailed):
+        await StoreCalls(store, stopped).repeat(fail)
+    assert store.asked == 5
+    stopped.set()
+    with pytest.raises(StoreUnavailable):
+        await StoreCalls(store, stopped).repeat(store.upper, "a")
+    assert store.asked == 6
+
+
+async def test_what_is_owed_is_done_in_order_when_the_store_is_back() -> None:
+    """Calls that failed and those that came after them, each once; one that was cancelled is not made."""
+    store = Store()
+    keeper = StoreCalls(store, asyncio.Event())
+    task = asyncio.create_task(keeper.settle_later())
+    await keeper.owe((store.upper, "first"))
+    assert store.done == ["first"]
+    store.away = True
+    for key in ("b", "a", "cancelled", "b", "c"):
+        await keeper.owe((store.upper, key))
+    keeper.cancel(store.upper, "cancelled")
+    keeper.cancel(store.upper, "never owed")
+    store.away = False
+
+    async def all_done() -> bool:
+        return len(store.done) == 4
+
+    await until(all_done, 5)
+    task.cancel()
+    assert store.done == ["first", "b", "a", "c"]
+
+
+async def test_what_can_never_be_done_is_not_owed_for_ever() -> None:
+    """A call that the store refuses for good does not stand in the way of the next one."""
+    store = Store()
+    keeper = StoreCalls(store, asyncio.Event())
+    await keeper.owe((store.upper, "unknown"), (store.upper, "a"))
+    assert (store.done, store.asked) == (["a"], 2)
+    await keeper.owe((store.upper, "b"))
+    assert (store.done, store.asked) == (["a", "b"], 3)

@@ -1,0 +1,159 @@
+"""What travels beside the model: its form, how differences to it are added, and which runs may ask for it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from services import wire
+from services.algorithms import ALGORITHMS, add_differences, zeros
+from services.blocks import BLOCK
+from services.checks import Spec, check_extra
+from services.config import resolve
+from services.engine import aggregate, store_model
+from services.errors import AggregationFailed, InvalidConfig, MalformedUpdate, ShapeMismatch
+from services.job import Aggregation, Share
+from services.plan import plan
+from services.store import STORES, ModelStore, open_store
+from services.wire import Tensor
+from tests.services.test_store import store_config
+
+ENDING = {"termination": {"federation_rounds": 1}}
+MODEL = [
+    Tensor("w", np.full((2, 2), 5, np.float32)),
+    Tensor("count", np.array(3)),
+    Tensor("mean", np.ones(2, np.float32), trainable=False),
+    Tensor("half", np.ones((), ml_dtypes.bfloat16)),
+]
+
+
+def test_a_group_has_the_form_of_the_trainable_floating_tensors() -> None:
+    """Whole numbers and what is not trained are left out; all is 0."""
+    made = zeros(MODEL)
+    assert [(one.name, one.dtype.name, one.shape, one.trainable) for one in made] == [
+        ("w", "float32", (2, 2), True),
+        ("half", "bfloat16", (), True),
+    ]
+    assert not any(one.array.any() for one in made)
+
+
+def test_differences_are_added_over_all_learners() -> None:
+    """1 + (2/4) · mean(2, 6) = 3 and -1 + (2/4) · mean(0, 4) = 0; what was there is left alone."""
+    current = [np.array([1.0, -1.0], np.float32)]
+    differences = [[np.array([2.0, 0.0], np.float32)], [np.array([6.0, 4.0], np.float32)]]
+    out = [np.empty(2, np.float32)]
+    add_differences(current, differences, 4, out)
+    assert out[0].tolist() == [3, 0]
+    assert current[0].tolist() == [1, -1]
+
+
+def test_learners_that_left_after_they_sent_still_count() -> None:
+    """Of two updates and one learner that is left, N is 2."""
+    out = [np.empty(1)]
+    add_differences([np.zeros(1)], [[np.array([2.0])], [np.array([4.0])]], 1, out)
+    assert out[0].tolist() == [3]
+
+
+def test_groups_larger_than_a_block_are_added_whole() -> None:
+    """Every place of a tensor of several blocks, and of the small one behind it."""
+    shapes = [(3, BLOCK), (5,)]
+    rng = np.random.default_rng(1)
+    current, *differences = [[rng.normal(size=shape) for shape in shapes] for _ in range(4)]
+    out = [np.empty(shape) for shape in shapes]
+    add_differences(current, differences, 10, out)
+    for i, made in enumerate(out):
+        np.testing.assert_allclose(made, current[i] + sum(one[i] for one in differences) / 10, rtol=1e-14, atol=1e-15)
+
+
+# ---- which runs
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"scheduler": "Asynchronous", "aggregation_rule": "FedBuff"}, "Asynchronous has no rounds"),
+        ({"transforms": [{"name": "ClipNorm", "norm": 1.0}]}, "would go past them"),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_refused(more: dict[str, Any], says: str) -> None:
+    """With the reason; without the algorithm the same is taken."""
+    with pytest.raises(InvalidConfig, match=says):
+        plan(resolve(ENDING, {"algorithm": "SCAFFOLD", **more}))
+    assert plan(resolve(ENDING, more)).algorithm == ALGORITHMS["None"]()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"scheduler": "SemiSynchronous", "schedule": {"semi_sync_lambda": 1}},
+        {"encoding": {"up": "int8", "down": "bf16"}},
+        {"server_optimizer": "FedAdam"},
+    ],
+)
+def test_other_axes_may_be_anything(more: dict[str, Any]) -> None:
+    """Step budgets, encodings and server optimizers go together with it."""
+    assert plan(resolve(ENDING, {"algorithm": "SCAFFOLD", **more})).algorithm.extras == ("control",)
+
+
+# ---- what an update may bring
+WANTED = {"control": Spec.of(zeros(MODEL))}
+
+
+def test_extra_tensors_are_those_that_are_wanted() -> None:
+    """A group that is missing, that nobody asked for, or of another form is named; in other runs nobody looks."""
+    right = zeros(MODEL)
+    check_extra({"control": right}, WANTED)
+    check_extra({"anything": right}, {})
+    with pytest.raises(MalformedUpdate, match="misses the extra tensors 'control'"):
+        check_extra({}, WANTED)
+    with pytest.raises(MalformedUpdate, match="holds the extra tensors 'more'.* exchanges control"):
+        check_extra({"control": right, "more": right}, WANTED)
+    with pytest.raises(ShapeMismatch, match="extra 'control': expected 2 tensors, got 1: 'half' is missing"):
+        check_extra({"control": right[:1]}, WANTED)
+    with pytest.raises(ShapeMismatch, match="extra 'control': tensor 'w': expected dtype float32, got float64"):
+        check_extra({"control": [Tensor("w", np.zeros((2, 2))), right[1]]}, WANTED)
+
+
+# ---- the engine
+@pytest.fixture(params=list(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ModelStore:
+    """Each store of the registry."""
+    return open_store(store_config(request, request.param, tmp_path), tmp_path)
+
+
+def job(store: ModelStore, *changes: float) -> Aggregation:
+    """Updates whose control changes by these numbers, in a federation of four learners."""
+    model = store_model(store, MODEL, extras=("control",))
+    shares = []
+    for i, change in enumerate(changes):
+        group = [one._replace(array=np.full(one.shape, change, one.dtype)) for one in zeros(MODEL)]
+        store.put(f"update-{i}", wire.encode(MODEL, {}, {}, {"control": group}))
+        shares.append(Share(f"learner-{i}", f"update-{i}", 1.0, {}, {}))
+    parts = plan(resolve(ENDING, {"algorithm": "SCAFFOLD"}))
+    return Aggregation("run", 1, model, tuple(shares), parts, None, None, learners=4)
+
+
+def test_the_next_model_goes_with_the_next_control(store: ModelStore) -> None:
+    """0 + (3 + 5) / 4 = 2, in a document of its own under its digest; the control before is left as it was."""
+    one = job(store, 3, 5)
+    made = aggregate(one, store, time.perf_counter)
+    info = made.model.inputs["control"]
+    document = wire.decode(store.get(info.digest))
+    assert [(t.name, t.dtype.name, t.array.tolist()) for t in document.tensors] == [
+        ("w", "float32", [[2, 2], [2, 2]]),
+        ("half", "bfloat16", 2),
+    ]
+    assert (wire.digest([store.get(info.digest)]), len(store.get(info.digest))) == (info.digest, info.size)
+    assert [(known, layout.spec) for known, layout in made.inputs] == [(info, WANTED["control"])]
+    before = wire.decode(store.get(one.parent.inputs["control"].digest))
+    assert not any(tensor.array.any() for tensor in before.tensors)
+
+
+def test_a_control_that_becomes_infinite_fails_the_round(store: ModelStore) -> None:
+    """Two large finite changes of which the sum over the learners does not fit a float32."""
+    largest = float(np.finfo(np.float32).max)
+    with pytest.raises(AggregationFailed, match="not finite: tensor 'w'"):
+        aggregate(job(store, *[largest] * 5), store, time.perf_counter)
