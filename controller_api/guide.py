@@ -51,9 +51,9 @@ A MessagePack map, readable by any MessagePack library:
 fastest), as many bytes as `shape` and `dtype` say; the `shape` of a single number is `[]`. `dtype` is one of DTYPES.
 An update has the same tensors as the model that it was trained from: names, order, shapes, dtypes. All values are
 finite. Optional: `"trainable": false` on a tensor (buffers such as BatchNorm's statistics), `"pad"` (zeros that align
-`data`; readers ignore it), and at the document's end `"extra"`: a map of name to tensors outside the model. With
-`scaling_factor` `NumTrainingExamples` (the default) `metadata` needs `num_training_examples`; with
-`NumCompletedBatches`, `num_completed_batches`.
+`data`; readers ignore it), and at the document's end `"extra"`: a map of name to tensors outside the model, one of the
+form of each of the task's `inputs`. With `scaling_factor` `NumTrainingExamples` (the default) `metadata` needs
+`num_training_examples`; with `NumCompletedBatches`, `num_completed_batches`.
 
 ```python
 tensor = {"name": "0", "dtype": "float32", "shape": [2, 3], "data": struct.pack("<6f", *values)}

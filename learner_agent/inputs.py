@@ -23,12 +23,12 @@ class Inputs:
         the run was taken: what it keeps from round to round depends on that.
         """
         taken, self._taken_in = self._taken_in == task.run_id, None
-        held: dict[str, memoryview] = {}
-        for reference in task.inputs.values():
-            digest = reference.digest
-            held[digest] = self._held[digest] if digest in self._held else await self._client.model(reference)
-        self._held = held
-        inputs = {name: wire.decode(held[reference.digest]).tensors for name, reference in task.inputs.items()}
+        named = {reference.digest: reference for reference in task.inputs.values()}
+        self._held = {
+            digest: self._held[digest] if digest in self._held else await self._client.model(reference)
+            for digest, reference in named.items()
+        }
+        inputs = {name: wire.decode(self._held[one.digest]).tensors for name, one in task.inputs.items()}
         if not inputs:
             return task, {}
         told = {**task.config, "run_id": task.run_id, "last_update_taken": taken}

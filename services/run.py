@@ -95,7 +95,9 @@ class RunState:
         if self.state == "initializing":
             yield self.initial[-1].deadline
         if self.state == "training" and streams(self.plan.scheduler):
-            yield self.stream.deadline(self.config.schedule.round_deadline_s)
+            yield from self.stream.deadlines()
+            if not any(one.state == "aggregating" for one in self.open):
+                yield self.stream.since + self.config.schedule.round_deadline_s
         for one in self.open:
             if one.state == "training":
                 yield one.deadline

@@ -27,9 +27,9 @@ class Stream:
         yield from self.arrived
         yield from self.training.values()
 
-    def deadline(self, longest_s: float) -> float:
-        """When the next community model must be under way, or a task be given up."""
-        return min([self.since + longest_s, *(task.deadline for task in self.training.values())])
+    def deadlines(self) -> Iterator[float]:
+        """When tasks are given up."""
+        yield from (task.deadline for task in self.training.values())
 
     def sort(self) -> bool:
         """Move the tasks that are done out of `training`; whether there were any."""

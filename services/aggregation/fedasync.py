@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from ..errors import AggregationFailed
 from .base import Array, Arrivals, State, View
+from .checks import check_positive
 from .fedavg import mean
-from .staleness import Staleness, check_number
+from .staleness import Staleness
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class FedAsync:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a parameter that cannot be."""
-        check_number("alpha", self.alpha, low=1e-9, high=1.0)
+        check_positive("alpha", self.alpha)
+        if self.alpha > 1:
+            raise ValueError(f"alpha must be at most 1, got {self.alpha!r}")
         self._function()
 
     def _function(self) -> Staleness:

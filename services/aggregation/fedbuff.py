@@ -15,7 +15,8 @@ import numpy as np
 from ..blocks import Block, blocks, each, empty_like, gather, scatter, settle
 from ..errors import AggregationFailed
 from .base import Array, Arrivals, State, View
-from .staleness import Staleness, check_number
+from .checks import check_positive, check_whole
+from .staleness import Staleness
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ class FedBuff:
 
     def __post_init__(self) -> None:
         """Raise ValueError for a parameter that cannot be."""
-        if isinstance(self.buffer_size, bool) or not isinstance(self.buffer_size, int) or self.buffer_size < 1:
-            raise ValueError(f"buffer_size must be a whole number of at least 1, got {self.buffer_size!r}")
-        check_number("server_learning_rate", self.server_learning_rate, low=0.0)
+        check_whole("buffer_size", self.buffer_size, 1)
+        check_positive("server_learning_rate", self.server_learning_rate)
         self._function()
 
     @property

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["constant", "hinge", "polynomial"]
+from .checks import check_at_least_zero
+
 KINDS = ("constant", "hinge", "polynomial")
 
 
@@ -23,7 +23,7 @@ class Staleness:
         if self.kind not in KINDS:
             raise ValueError(f"staleness must be one of {', '.join(KINDS)}, got {self.kind!r}")
         for name, value in (("staleness_a", self.a), ("staleness_b", self.b)):
-            check_number(name, value, low=0.0)
+            check_at_least_zero(name, value)
 
     def weight(self, staleness: int) -> float:
         """Between 0 and 1, for `staleness` community models made since the update's own."""
@@ -32,11 +32,3 @@ class Staleness:
         if self.kind == "hinge" and staleness > self.b:
             return 1.0 / (self.a * (staleness - self.b) + 1.0)
         return 1.0
-
-
-def check_number(name: str, value: object, low: float, high: float = math.inf) -> None:
-    """Raise ValueError unless `value` is a finite number from `low` to `high`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be at least {low:g}{f' and at most {high:g}' if high < math.inf else ''}")

@@ -22,6 +22,7 @@ from controller_api.settings import Settings
 from driver_cli.main import app as metis
 from services import errors, federation, roster, schedules, wire
 from services.aggregation import RULES
+from services.algorithms import ALGORITHMS
 from services.combinations import allowed
 from services.config import RunConfig, resolve
 from services.optimizers import OPTIMIZERS
@@ -169,6 +170,7 @@ def test_worked_example_of_the_weights_document() -> None:
     [
         ("Aggregation rules", RULES),
         ("Server optimizers", OPTIMIZERS),
+        ("Algorithms of learners", ALGORITHMS),
         ("Transforms of updates", TRANSFORMS),
         ("Schedulers", SCHEDULERS),
         ("Selectors", SELECTORS),

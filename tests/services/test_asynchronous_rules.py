@@ -129,7 +129,7 @@ def test_fedasync_and_fedbuff_are_the_papers_formulas(dtype: Any, seed: int, cou
         views.append(View(f"l{i}", [update], parent=[parent], staleness=age, current=[current]))
         steps += (update.astype(np.float64) - parent.astype(np.float64)) / np.sqrt(1 + age) / count
     (model,), _ = RULES["FedBuff"](buffer_size=count).aggregate(views, [1] * count, None)
-    tolerance = float(ml_dtypes.finfo(dtype).eps)
+    tolerance = 8 * float(ml_dtypes.finfo(dtype).eps)  # of a few roundings
     assert np.allclose(model.astype(np.float64), wide + steps, rtol=tolerance, atol=tolerance)
     share = 0.6 / np.sqrt(1 + views[0].staleness)
     (model,), _ = RULES["FedAsync"]().aggregate(views[:1], [1], None)

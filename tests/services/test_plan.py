@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.aggregation import RULES
+from services.algorithms import ALGORITHMS
 from services.config import RunConfig, resolve
 from services.errors import InvalidConfig, UnknownModel
 from services.optimizers import OPTIMIZERS
@@ -26,6 +27,7 @@ NAMED = {
     "scaling_factor": SCALERS,
     "selector": SELECTORS,
     "server_optimizer": OPTIMIZERS,
+    "algorithm": ALGORITHMS,
 }
 
 KRUM = {"min_learners": 5, "aggregation": {"num_byzantine": 1}}
