@@ -47,6 +47,15 @@ def test_run_returns_what_it_writes(federation: Federation, tmp_path: Path) -> N
     assert [e.id for e in events] == sorted({e.id for e in events})
 
 
+def test_is_async_runs_asynchronously(federation: Federation) -> None:
+    """Rounds are community models, each made as soon as somebody reports; everybody scores the last one."""
+    four = TerminationSignals(federation_rounds=4)
+    results = DriverSession(controller(federation), 2, four, is_async=True, config=QUICK).run()
+    assert (results["run"]["state"], results["run"]["config"]["scheduler"]) == ("completed", "Asynchronous")
+    assert [len(one["completed"]) for one in results["rounds"]] == [1, 1, 1, 1]
+    assert set(results["rounds"][-1]["evaluation_metrics"]["learners"]) == {"learner-0", "learner-1"}
+
+
 class Torn(Silent):
     """A display that fails at the end, as a terminal that went away does."""
 
