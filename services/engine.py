@@ -16,7 +16,7 @@ from .aggregation import State, View
 from .aggregation.base import Array, is_elementwise
 from .algorithms import add_differences, zeros
 from .blocks import in_threads
-from .checks import Spec, check_finite
+from .checks import Spec
 from .encoding import encode_model
 from .errors import AggregationFailed, NonFiniteUpdate
 from .job import Aggregation, Share
@@ -61,7 +61,7 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
         else:
             aggregator_state = _combine(job, layout.read, document, given, tensors)
         optimizer_state = _move(job, parent, tensors)
-        model = _finished(draft, tensors)
+        model = _finished(draft, layout)
         inputs = _next_inputs(job, [update for update, *_ in given], store)
         draft.keep(model.digest)
         model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down), inputs=inputs)
@@ -123,7 +123,7 @@ def _next_inputs(job: Aggregation, updates: Sequence[memoryview], store: ModelSt
         with store.draft(layout.size_of(current)) as draft:
             room = layout.room(current, draft.buffer)
             add_differences(_arrays(current), [_arrays(each[name]) for each in sent], job.learners, _arrays(room))
-            made[name] = _finished(draft, room)
+            made[name] = _finished(draft, layout)
             draft.keep(made[name].digest)
     return made
 
@@ -141,13 +141,13 @@ def _put(arrays: Sequence[Array], room: Sequence[Tensor]) -> None:
         np.copyto(tensor.array, array)
 
 
-def _finished(draft: Draft, tensors: Sequence[Tensor]) -> ModelInfo:
+def _finished(draft: Draft, layout: Layout) -> ModelInfo:
     """What the draft holds, once it is found to be finite; raises AggregationFailed."""
     digests: list[str] = []
     steps: list[Callable[[], None]] = [
         lambda: digests.append(wire.digest([draft.buffer])),
         draft.finish,
-        lambda: check_finite(tensors),
+        lambda: layout.check_finite(draft.buffer),
     ]
     try:
         if len(draft.buffer) < SMALL:

@@ -29,7 +29,7 @@ MAX_TENSORS = 100_000
 MAX_TENSOR_BYTES = 2**32 - 1  # what a MessagePack bin can hold
 MAX_DIMENSIONS = 32
 COPIED = 1 << 13  # bytes of a tensor that are sooner copied than sent as a part of their own
-TOGETHER = 1 << 15  # bytes of headers and small tensors in one part
+TOGETHER = 1 << 16  # bytes of headers and small tensors in one part
 
 
 # ---- encoding
@@ -135,12 +135,15 @@ class _Frame:
         arrays = [np.asarray(tensor.array) for tensor in tensors]
         forms = tuple([(t.name, a.dtype, a.shape, t.trainable) for t, a in zip(tensors, arrays, strict=True)])
         for head, array in zip(heads(self.size + self._length, forms), arrays, strict=True):
-            if array.nbytes > COPIED or not LITTLE or not array.dtype.isnative:
-                self.put(head)
+            self._together.append(head)
+            self._length += len(head)
+            size = array.nbytes
+            if size > COPIED or not LITTLE or not array.dtype.isnative:
                 self._data(_bytes(array))
                 continue
-            self.places.append(self.size + self._length + len(head))
-            self.put(head + array.tobytes())
+            self.places.append(self.size + self._length)
+            self._together.append(array.tobytes())
+            self._length += size
             if self._length >= TOGETHER:
                 self.flush()
 
