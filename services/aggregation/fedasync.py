@@ -14,17 +14,14 @@ from ..errors import AggregationFailed
 from .base import Array, Arrivals, State, View
 from .checks import check_positive
 from .fedavg import mean
-from .staleness import Staleness
+from .staleness import Fading
 
 
 @dataclass(frozen=True)
-class FedAsync:
+class FedAsync(Fading):
     """Scaling factors are ignored. `alpha` 0.6 and the parameters of s are the paper's."""
 
     alpha: float = 0.6
-    staleness: str = "polynomial"
-    staleness_a: float = 0.5
-    staleness_b: float = 4.0
 
     elementwise: ClassVar[bool] = True
     rounds: ClassVar[bool] = False
@@ -35,10 +32,7 @@ class FedAsync:
         check_positive("alpha", self.alpha)
         if self.alpha > 1:
             raise ValueError(f"alpha must be at most 1, got {self.alpha!r}")
-        self._function()
-
-    def _function(self) -> Staleness:
-        return Staleness(self.staleness, self.staleness_a, self.staleness_b)
+        super().__post_init__()
 
     def aggregate(
         self,
@@ -50,7 +44,7 @@ class FedAsync:
         """See Aggregator.aggregate; keeps no state. Of several updates the mean of their steps is taken."""
         if not views:
             raise AggregationFailed("there is no update to mix in")
-        shares = [self.alpha * self._function().weight(view.staleness) / len(views) for view in views]
+        shares = [self.alpha * self.weight(view.staleness) / len(views) for view in views]
         kept = 1.0 - math.fsum(shares)
         models = [view.arrays for view in views]
         if kept <= 0:

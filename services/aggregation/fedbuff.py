@@ -16,18 +16,15 @@ from ..blocks import Block, blocks, each, empty_like, gather, scatter, settle
 from ..errors import AggregationFailed
 from .base import Array, Arrivals, State, View
 from .checks import check_positive, check_whole
-from .staleness import Staleness
+from .staleness import Fading
 
 
 @dataclass(frozen=True)
-class FedBuff:
+class FedBuff(Fading):
     """Scaling factors are ignored. `buffer_size` 10 and s(t) = 1/√(1 + t) are the paper's."""
 
     buffer_size: int = 10
     server_learning_rate: float = 1.0
-    staleness: str = "polynomial"
-    staleness_a: float = 0.5
-    staleness_b: float = 4.0
 
     elementwise: ClassVar[bool] = True
     rounds: ClassVar[bool] = False
@@ -36,15 +33,12 @@ class FedBuff:
         """Raise ValueError for a parameter that cannot be."""
         check_whole("buffer_size", self.buffer_size, 1)
         check_positive("server_learning_rate", self.server_learning_rate)
-        self._function()
+        super().__post_init__()
 
     @property
     def arrivals(self) -> Arrivals:
         """So many at a time."""
         return Arrivals(self.buffer_size)
-
-    def _function(self) -> Staleness:
-        return Staleness(self.staleness, self.staleness_a, self.staleness_b)
 
     def aggregate(
         self,
@@ -56,9 +50,9 @@ class FedBuff:
         """See Aggregator.aggregate; keeps no state."""
         if not views:
             raise AggregationFailed("the buffer is empty")
-        current, function = views[0].current, self._function()
+        current = views[0].current
         made = empty_like(current) if out is None else list(out)
-        steps = [self.server_learning_rate * function.weight(view.staleness) / len(views) for view in views]
+        steps = [self.server_learning_rate * self.weight(view.staleness) / len(views) for view in views]
 
         def move(block: Block) -> None:
             total, new, old = (np.empty(block.size) for _ in range(3))

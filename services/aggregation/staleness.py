@@ -32,3 +32,23 @@ class Staleness:
         if self.kind == "hinge" and staleness > self.b:
             return 1.0 / (self.a * (staleness - self.b) + 1.0)
         return 1.0
+
+
+@dataclass(frozen=True)
+class Fading:
+    """The parameters of s of a rule whose updates count less the older they are; by default 1/√(1 + t)."""
+
+    staleness: str = "polynomial"
+    staleness_a: float = 0.5
+    staleness_b: float = 4.0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a function that cannot be."""
+        self._function()
+
+    def weight(self, staleness: int) -> float:
+        """See Staleness.weight."""
+        return self._function().weight(staleness)
+
+    def _function(self) -> Staleness:
+        return Staleness(self.staleness, self.staleness_a, self.staleness_b)

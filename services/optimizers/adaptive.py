@@ -44,8 +44,8 @@ class FedAdagrad:
 
 
 @dataclass(frozen=True)
-class FedAdam:
-    """v = beta2 * v + (1 - beta2) * Delta^2."""
+class _Decaying:
+    """What FedAdam and FedYogi have in common: all but how v changes."""
 
     learning_rate: float = 0.1
     beta1: float = 0.9
@@ -60,38 +60,28 @@ class FedAdam:
         self, model: Sequence[Array], aggregate: list[Array], trainable: Sequence[bool], state: State | None
     ) -> tuple[list[Array], State | None]:
         """See ServerOptimizer.step. State: moments `m` and `v`."""
-
-        def second(v: Array, square: Array) -> None:
-            v *= self.beta2
-            v += (1 - self.beta2) * square
-
-        change = _change(self.learning_rate, self.beta1, self.tau, second)
+        change = _change(self.learning_rate, self.beta1, self.tau, self._second)
         return move(model, aggregate, trainable, state, {"m": 0.0, "v": self.tau**2}, change)
+
+    def _second(self, v: Array, square: Array) -> None:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class FedYogi:
+class FedAdam(_Decaying):
+    """v = beta2 * v + (1 - beta2) * Delta^2."""
+
+    def _second(self, v: Array, square: Array) -> None:
+        v *= self.beta2
+        v += (1 - self.beta2) * square
+
+
+@dataclass(frozen=True)
+class FedYogi(_Decaying):
     """v = v - (1 - beta2) * Delta^2 * sign(v - Delta^2): it shrinks more slowly than Adam's."""
 
-    learning_rate: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        _check(self.learning_rate, self.tau, beta1=self.beta1, beta2=self.beta2)
-
-    def step(
-        self, model: Sequence[Array], aggregate: list[Array], trainable: Sequence[bool], state: State | None
-    ) -> tuple[list[Array], State | None]:
-        """See ServerOptimizer.step. State: moments `m` and `v`."""
-
-        def second(v: Array, square: Array) -> None:
-            v -= (1 - self.beta2) * square * np.sign(v - square)
-
-        change = _change(self.learning_rate, self.beta1, self.tau, second)
-        return move(model, aggregate, trainable, state, {"m": 0.0, "v": self.tau**2}, change)
+    def _second(self, v: Array, square: Array) -> None:
+        v -= (1 - self.beta2) * square * np.sign(v - square)
 
 
 def _check(learning_rate: float, tau: float, **betas: float) -> None:
