@@ -285,6 +285,8 @@ class Extended:
         """The app's `send`."""
         if message["type"] == "http.response.zerocopysend":
             return self._http.zero_copy_send(self._cycle, message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._cycle.scope["extensions"].clear()  # they hold the cycle: no work for the garbage collector
         sent: Awaitable[None] = self._send(message)
         return sent
 
