@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint check fmt docker-smoke clean
+.PHONY: help demo test faults lint check fmt docker-smoke clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,6 +21,9 @@ demo: $(VENV)/.base ## a federation on this machine: controller, three learners,
 
 test: $(VENV)/.dev ## the tests (PYTEST_ARGS="-k aggregation", TORCH="torch==2.13.0")
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+faults: $(VENV)/.dev ## break federations in every way there is; writes the table of docs/reliability.md
+	scripts/faults
 
 lint: $(VENV)/.dev ## lint, format, types
 	$(BIN)/ruff check .

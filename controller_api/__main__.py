@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,9 @@ def controller(
     lineage_length: Annotated[
         int | None, Flag(help="Updates kept per learner, 0: all. [METIS_LINEAGE_LENGTH, 1]")
     ] = None,
+    fsync: Annotated[
+        bool | None, Flag("--fsync", help="Wait for the disk: models survive a loss of power. [METIS_FSYNC]")
+    ] = None,
     root_certificate: Annotated[str | None, Flag(help="PEM of the authority. [METIS_ROOT_CERTIFICATE]")] = None,
     server_certificate: Annotated[str | None, Flag(help="PEM of this server. [METIS_SERVER_CERTIFICATE]")] = None,
     private_key: Annotated[str | None, Flag(help="PEM of its key. [METIS_PRIVATE_KEY]")] = None,
@@ -40,7 +44,7 @@ def controller(
     Where Redis is stands in METIS_MODEL_STORE_URL, or in the file that METIS_MODEL_STORE_URL_FILE names.
     Ends on SIGINT, SIGTERM or [bold]metis shutdown[/bold].
     """
-    from services import __version__
+    from services import __version__, failpoints
     from services.errors import FederationError
 
     if version:
@@ -54,6 +58,7 @@ def controller(
         "data_dir": data_dir,
         "model_store": model_store,
         "lineage_length": lineage_length,
+        "fsync": fsync,
         "root_certificate": root_certificate,
         "server_certificate": server_certificate,
         "private_key": private_key,
@@ -64,6 +69,8 @@ def controller(
     }
     try:
         settings = settings_from_environment(**flags)
+        if point := os.environ.get("METIS_FAILPOINT"):
+            failpoints.arm(point)
         serve(settings)
     except (ValueError, FederationError, OSError) as error:
         typer.echo(f"metis-controller: {_plain(error)}", err=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -17,15 +20,18 @@ from starlette.types import Receive, Scope, Send
 from services import ControllerConfig, ModelStoreConfig
 from services.config import resolve
 from services.errors import FederationError
+from services.federation import Federation
 from services.plan import check_names
-from services.store import open_store
+from services.store import is_durable, open_store
 
 from . import problems
+from .folder import Folder
 from .gate import Gate
 from .metrics import Metrics
 from .openapi import describe
 from .pages import page_routes
-from .routes import federation, hot, learners, resumable, runs
+from .routes import federation as status
+from .routes import hot, learners, resumable, runs
 from .runtime import Runtime
 from .settings import Settings
 from .tokens import Identity, Role, Tokens
@@ -61,8 +67,10 @@ def create_app(
     defaults = (controller_config or ControllerConfig()).run_defaults()
     check_names(resolve({}, defaults))
     store_config = _store_config(settings, model_store_config)
-    metrics, store = Metrics(), open_store(store_config, settings.data_dir)
-    runtime = Runtime(settings, store, defaults, metrics, Webhooks(settings), store_config.lineage_length)
+    metrics, folder = Metrics(), Folder(settings.data_dir) if is_durable(store_config) else None
+    store = open_store(store_config, settings.data_dir)
+    federation = _federation(defaults, store_config, folder)
+    runtime = Runtime(settings, store, federation, metrics, Webhooks(settings), folder)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -77,12 +85,12 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.runtime = runtime
-    for router in (learners.router, runs.router, federation.router):
+    for router in (learners.router, runs.router, status.router):
         app.include_router(router)
     app.router.routes += [
         *hot.ROUTES,
         *resumable.ROUTES,
-        *federation.ROUTES,
+        *status.ROUTES,
         *page_routes(),
         Route("/openapi.json", _document),
     ]
@@ -107,7 +115,22 @@ def _store_config(settings: Settings, given: ModelStoreConfig | None) -> ModelSt
         chosen,
         model_store_url=chosen.model_store_url or settings.model_store_url,
         model_store_prefix=chosen.model_store_prefix or settings.model_store_prefix,
+        fsync=chosen.fsync or settings.fsync,
     )
+
+
+def _federation(defaults: Mapping[str, Any], store: ModelStoreConfig, folder: Folder | None) -> Federation:
+    federation = Federation(
+        defaults,
+        epoch=folder.epoch() if folder else time.time() - time.monotonic(),
+        new_id=lambda: secrets.token_hex(8),
+        stopwatch=time.perf_counter,
+        lineage_length=store.lineage_length,
+    )
+    if folder:
+        federation.runs.kept_rounds = store.lineage_length
+        folder.fill(federation)
+    return federation
 
 
 def _tokens(settings: Settings, runtime: Runtime) -> Tokens:

@@ -16,15 +16,17 @@ QUIET_S = 15.0  # a follower hears at least a sign of life this often
 class EventLog:
     """Events in order of their ids; the oldest are dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: int = 0) -> None:
+        """`before`: events of earlier processes, which are gone."""
+        self._before = before
         self._events: deque[Entry] = deque(maxlen=KEPT)
         self._more = asyncio.Event()
         self._closed = False
 
     @property
     def last_id(self) -> int:
-        """Id of the newest event; 0 when there is none."""
-        return self._events[-1].id if self._events else 0
+        """Id of the newest event; 0 when there was none."""
+        return self._events[-1].id if self._events else self._before
 
     def append(self, events: Iterable[Entry]) -> None:
         """Add events and wake the followers."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from services import wire
 from services.checks import Spec, check_extra, check_finite, check_metadata
 from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
+from services.failpoints import reach
 from services.layout import Layout
 from services.memory import allocate
 from services.plan import Plan
@@ -40,14 +42,16 @@ READ_INLINE = 1 << 22  # bytes that are only read once on the event loop, in les
 
 async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
     """The receipt for the result in the request's body, and whether it was taken now."""
+    reach("upload-begun")
     async with body_of(runtime, request, task) as body:
         return await take_body(runtime, task, body)
 
 
 async def take_body(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
     """The receipt for a whole result."""
+    reach("upload-whole")
     if task.kind == "evaluate":
-        return take_evaluation(runtime, task, body)
+        return await take_evaluation(runtime, task, body)
     return await take_weights(runtime, task, body)
 
 
@@ -55,7 +59,7 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     """The receipt for an update or initial model."""
     size = len(body)
     if task.state == "accepted":  # a replay needs no second look
-        return runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
+        return await runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
     if task.kind == "init":
         fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)))
         outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
@@ -89,7 +93,7 @@ def unfolded(task: Assignment, size: int) -> int:
     return max(size, task.model.size) if task.model and task.may_code else size
 
 
-def fingerprint_of(body: memoryview) -> str:
+def fingerprint_of(body: Buffer) -> str:
     """What tells whether a body is sent again; fast, and no more than that: a learner could only fool itself."""
     return xxhash.xxh3_128_hexdigest(body)
 
@@ -103,14 +107,14 @@ def check_media(task: Assignment, request: Request) -> None:
         raise UnsupportedMediaType(f"the result of {task.kind} is sent as {expected}", expected=expected, got=media)
 
 
-def take_evaluation(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+async def take_evaluation(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
     """The receipt for the scores in a JSON body."""
     try:
         result = m.EvaluationResult.model_validate_json(bytes(body))
     except ValidationError as error:
         raise from_validation(error) from error
     outcome = Outcome(fingerprint_of(body), len(body), result.metrics, result.metadata)
-    return runtime.accept(task, outcome)
+    return await runtime.accept(task, outcome)
 
 
 async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
@@ -143,12 +147,10 @@ async def body_of(runtime: Runtime, request: Request, task: Assignment | None = 
             yield await _read(request, int(declared))
         else:
             upload = runtime.uploads.begin(task.id, int(declared))
-            if not await upload.fill(request, int(declared)):
+            if not await upload.fill(request, 0, int(declared)):
                 raise ClientDisconnect
-            try:
-                yield upload.buffer
-            finally:
-                runtime.uploads.end(task.id)
+            with runtime.uploads.whole(task.id, upload) as body:
+                yield body
 
 
 async def _read(request: Request, size: int) -> memoryview:
@@ -178,7 +180,8 @@ def check_update(
     changes = change(wire.decode(update, writable=True).tensors) if change else ()
     check_finite(document.tensors)
     check_extra(document.extra, extras)
-    return _outcome(fingerprint, body, document, plan, changes), update
+    outcome = _outcome(fingerprint, body, document, plan, changes)
+    return (replace(outcome, stored=fingerprint_of(update)) if change or update is not body else outcome), update
 
 
 def check_fitting(
@@ -195,7 +198,8 @@ def check_fitting(
     layout.check_finite(body)
     document = rest or wire.decode(body)
     check_extra(document.extra, extras)
-    return _outcome(fingerprint, body, document, plan, changes)
+    outcome = _outcome(fingerprint, body, document, plan, changes)
+    return replace(outcome, stored=fingerprint_of(body)) if change else outcome
 
 
 def _outcome(

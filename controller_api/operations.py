@@ -231,7 +231,10 @@ PLAIN: dict[str, dict[str, Any]] = {
             "tags": ["federation"],
             "summary": "The controller takes work",
             "operationId": "readyz",
-            "responses": {"200": {"description": "ready"}, "503": {"description": "it is ending"}},
+            "responses": {
+                "200": {"description": "ready"},
+                "503": {"description": "it is ending, or its model store does not answer"},
+            },
         }
     },
     "/metrics": {

@@ -54,6 +54,20 @@ def serve(
         Server(app, settings).run()
 
 
+class Lossy:
+    """Standard error, whose lines are lost while it cannot be written: a full disk stops nobody by its log."""
+
+    def write(self, text: str) -> None:
+        """See io.TextIOBase."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """See io.TextIOBase."""
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+
+
 def start_log(settings: Settings) -> None:
     """Lines on standard error: for people on a terminal, else JSON."""
     pretty = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
@@ -68,7 +82,7 @@ def start_log(settings: Settings) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(Lossy()),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -9,28 +9,31 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
 
 from services import messages as m
-from services.engine import Made, aggregate, layout_in, store_model
-from services.errors import FederationError, UnknownModel
+from services.engine import Made, aggregate, store_model
+from services.errors import FederationError
+from services.failpoints import reach
 from services.federation import Aggregation, Federation
-from services.layout import Layout
 from services.roster import Member
 from services.rounds import Assignment, ModelInfo, Outcome
 from services.run import RunState
+from services.state import Writing
 from services.store import ModelStore
 from services.wire import PLAIN, Buffer, Tensor
 
+from .alarm import Alarm
 from .event_log import EventLog
-from .first_model import first_model
+from .folder import Folder
+from .keeping import Keeper
 from .metrics import Metrics
+from .models import Models
 from .polls import Polls
 from .settings import Settings
 from .store_calls import StoreCalls
@@ -40,9 +43,9 @@ from .webhooks import Webhooks
 
 T = TypeVar("T")
 log = structlog.get_logger("controller")
-UPLOADED_KEPT = 8  # newest models that an operator put and no run uses yet
 QUIET_EVENTS = ("task-progress", "task-offered", "update-accepted", "run-state")  # no line in the log
 LOOK_S = 0.002  # deadlines are looked at no more often, however many changes there are
+LOOKS = 5  # how many writes somebody who only looks waits for
 SHUTDOWN_GRACE_S = 15.0  # how long agents have to hear that the federation is over
 
 
@@ -53,44 +56,45 @@ class Runtime:
         self,
         settings: Settings,
         store: ModelStore,
-        defaults: Mapping[str, Any],
+        federation: Federation,
         metrics: Metrics,
         webhooks: Webhooks,
-        lineage_length: int,
+        folder: Folder | None,
     ) -> None:
-        """`lineage_length`: updates that the store keeps of a learner, 0 for all."""
+        """`folder` is where the federation's state is kept; None: it ends with the process."""
         self.settings = settings
         self.store = store
-        self.events = EventLog()
+        self.federation = federation
+        self.events = EventLog(federation.journal.count)
         self.metrics = metrics
         self.slots = asyncio.Semaphore(settings.upload_slots)
         self.uploads = Uploads(settings.upload_slots)
-        self.federation = Federation(
-            defaults,
-            epoch=time.time() - time.monotonic(),
-            new_id=lambda: secrets.token_hex(8),
-            stopwatch=time.perf_counter,
-            lineage_length=lineage_length,
-        )
         self.stopped = asyncio.Event()  # the process may end
-        self._models: dict[str, tuple[ModelInfo, Layout]] = {}
-        self._uploaded: OrderedDict[str, None] = OrderedDict()
+        self._folder = folder
+        self.keeper = Keeper(Writing(federation), federation.changes, folder) if folder else None
+        self._ahead_s = (folder.time() if folder else time.time()) - time.monotonic() - federation.journal.epoch
+        self.calls = StoreCalls(store, self.stopped)
+        self.off_loop = self.calls.off_loop
+        self.models = Models(federation, store, self.calls)
+        self.model = self.models.find
         self._polls = Polls()
-        self._calls = StoreCalls(store, self.stopped)
-        self.off_loop = self._calls.off_loop
         self._left: set[str] = set()  # learners whose updates are still to be erased
         self._told_over: set[str] = set()
-        self._alarm = asyncio.Event()
-        self._draining = False
+        self._alarm = Alarm()
         self._webhooks = webhooks
+        self.check_callback, self.check_task = webhooks.check, federation.check
         self._background: asyncio.TaskGroup | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """The background work: deadlines, aggregations, webhooks. Ends all of it on leaving."""
-        async with asyncio.TaskGroup() as group, self._webhooks.running():
+        """The background work: deadlines, aggregations, webhooks, writing down. Ends all of it on leaving."""
+        kept = self.keeper.running() if self.keeper else nullcontext()
+        async with kept, asyncio.TaskGroup() as group, self._webhooks.running():
             self._background = group
-            keepers = [group.create_task(one) for one in (self._keep_time(), self._calls.settle_later())]
+            if self._folder:
+                self._left |= await self._folder.resume(self.federation, self.models, self.store, self.now)
+                self._changed(lambda: self.federation.tick(self.now))
+            keepers = [group.create_task(one) for one in (self._keep_time(), self.calls.settle_later())]
             try:
                 yield
             finally:
@@ -102,30 +106,48 @@ class Runtime:
 
     @property
     def now(self) -> float:
-        """Seconds on the monotonic clock."""
-        return time.monotonic()
+        """Seconds on the federation's monotonic clock."""
+        return time.monotonic() + self._ahead_s
+
+    async def kept(self) -> None:
+        """Wait until all that happened so far outlives this process (with a durable store); see Keeper.kept."""
+        if self.keeper:
+            await self.keeper.kept()
+
+    async def settled(self) -> None:
+        """Wait a moment until what there is to see outlives this process; a full disk keeps nobody from looking."""
+        if self.keeper:
+            for _ in range(LOOKS):
+                if self.keeper.settled:
+                    return
+                with suppress(FederationError):
+                    await self.keeper.kept()
 
     # ---- learners
-    def join(self, request: m.JoinRequest) -> m.Learner:
-        """Enrol a learner; its token is in the answer, once."""
+    async def join(self, request: m.JoinRequest, key: str | None) -> m.Learner:
+        """Enrol a learner; its token is in the answer, once. The same `key` again: the answer was lost."""
         token, secret = new_token(), new_webhook_secret() if request.callback_url else None
-        member = self._changed(lambda: self.federation.join(request, hashed(token), self.now, secret))
-        return self._shown(member).model_copy(update={"token": token, "webhook_secret": secret})
+        known = hashed(key).hex() if key else None
+        member = self._changed(lambda: self.federation.join(request, hashed(token), self.now, secret, known))
+        reach("learner-joined")
+        try:
+            await self.kept()
+        except FederationError:
+            self._changed(lambda: self.federation.leave(member.id, self.now))  # nobody has its token
+            raise
+        reach("learner-kept")
+        return self._shown(member).model_copy(update={"token": token, "webhook_secret": member.webhook_secret})
 
-    async def check_callback(self, url: str) -> None:
-        """See Webhooks.check."""
-        await self._webhooks.check(url)
-
-    def rejoin(self, learner_id: str, request: m.JoinRequest) -> m.Learner:
+    async def rejoin(self, learner_id: str, request: m.JoinRequest) -> m.Learner:
         """A learner reports back under its own token."""
         secret = new_webhook_secret() if request.callback_url else None
-        member = self._changed(lambda: self.federation.rejoin(learner_id, request, self.now, secret))
+        member = await self._lasting(lambda: self.federation.rejoin(learner_id, request, self.now, secret))
         given = secret if member.webhook_secret == secret else None  # it may have one from before
         return self._shown(member).model_copy(update={"webhook_secret": given})
 
-    def leave(self, learner_id: str) -> None:
+    async def leave(self, learner_id: str) -> None:
         """A learner leaves; its updates are erased once no round needs them."""
-        self._changed(lambda: self.federation.leave(learner_id, self.now))
+        await self._lasting(lambda: self.federation.leave(learner_id, self.now))
 
     def heartbeat(self, learner_id: str, beat: m.Heartbeat) -> None:
         """Renew a lease."""
@@ -141,12 +163,16 @@ class Runtime:
             while True:
                 if self.federation.over:
                     self._told_over.add(learner_id)
-                    self._alarm.set()
+                    self._alarm.ring()
+                elif self.stopped.is_set():
+                    return None
                 task = self._changed(lambda: self.federation.next_task(learner_id, self.now))
                 left = deadline - self.now
                 if task is not None:
+                    reach("tasks-offered")
+                    await self.kept()
                     return self.federation.task_message(task, self.now)
-                if left <= 0 or self._draining:
+                if left <= 0:
                     return None
                 hangup = hangup or gone()
                 if hangup.done():
@@ -166,25 +192,27 @@ class Runtime:
             self.federation.renew(learner_id, self.now)
 
     # ---- results of tasks
-    def check_task(self, task_id: str, learner_id: str | None) -> Assignment:
-        """See Federation.check."""
-        return self.federation.check(task_id, learner_id)
-
     async def accept_update(self, task: Assignment, update: Buffer, outcome: Outcome) -> tuple[m.Receipt, bool]:
         """Store a checked update of plain tensors and take it into account; a replay or a late one leaves nothing
         behind."""
         key = f"{task.id}-{secrets.token_hex(4)}"
         await self.off_loop(self.store.put, key, [update])
+        reach("update-stored")
         stored = replace(outcome, blob=key)
         taken = False
         try:
             receipt, taken = self._changed(lambda: self.federation.accept(task.id, stored, self.now))
         finally:
             if not taken:
-                await self._calls.owe((self.store.drop, key))
+                await self.calls.owe((self.store.drop, key))
+        reach("update-counted")
+        try:
+            await self.kept()
+        finally:
+            if taken and not self.federation.postpones(task):
+                await self.calls.owe((self.store.remember, task.learner_id, key))
+        reach("update-kept")
         if taken:
-            if not self.federation.postpones(task):
-                await self._calls.owe((self.store.remember, task.learner_id, key))
             self.metrics.bytes.labels("up").inc(outcome.size)
         return receipt, taken
 
@@ -196,87 +224,56 @@ class Runtime:
         down, extras = run.config.encoding.down, run.plan.algorithm.extras
         off_loop = self.off_loop if down == PLAIN and not extras else asyncio.to_thread
         info = await off_loop(store_model, self.store, tensors, down, extras)
-        await self._hold(info)
+        await self.models.hold(info)
         made = Outcome(outcome.fingerprint, outcome.size, outcome.metrics, outcome.metadata, model=info)
         try:
-            return self._changed(lambda: self.federation.accept(task.id, made, self.now))
+            return await self.accept(task, made)
         finally:
             await self._sweep()
 
-    def accept(self, task: Assignment, outcome: Outcome) -> tuple[m.Receipt, bool]:
+    async def accept(self, task: Assignment, outcome: Outcome) -> tuple[m.Receipt, bool]:
         """Take a result that leaves nothing in the store: scores, or a replay."""
-        return self._changed(lambda: self.federation.accept(task.id, outcome, self.now))
+        return await self._lasting(lambda: self.federation.accept(task.id, outcome, self.now))
 
-    def fail_task(self, task_id: str, learner_id: str | None, error: str) -> None:
+    async def fail_task(self, task_id: str, learner_id: str | None, error: str) -> None:
         """A learner could not do a task."""
-        self._changed(lambda: self.federation.fail(task_id, learner_id, error, self.now))
+        await self._lasting(lambda: self.federation.fail(task_id, learner_id, error, self.now))
 
     # ---- models
-    def model(self, digest: str) -> tuple[ModelInfo, Layout]:
-        """What is known of a model that is held; raises UnknownModel."""
-        if digest not in self._models:
-            raise UnknownModel(f"there is no model {digest}; it may have been replaced by newer ones", model=digest)
-        return self._models[digest]
-
-    async def _hold(self, info: ModelInfo) -> None:
-        held = [*info.inputs.values(), info]
-        layouts = [await asyncio.to_thread(layout_in, self.store, one.digest) for one in held]
-        for one, layout in zip(held, layouts, strict=True):
-            self._known(one, layout)
-
-    def _known(self, info: ModelInfo, layout: Layout) -> None:
-        for one in (info, info.coded):
-            if one is not None:
-                self._models[one.digest] = (one, layout)
-                self._calls.cancel(self.store.drop, one.digest)
-
     async def put_model(self, digest: str, body: memoryview) -> None:
         """Hold a model that an operator sent."""
-        self._calls.cancel(self.store.drop, digest)
-        await self.off_loop(self.store.publish, digest, [body])
-        await self._hold(ModelInfo(digest, len(body)))
-        self._uploaded[digest] = None
-        self._uploaded.move_to_end(digest)
-        while len(self._uploaded) > UPLOADED_KEPT:
-            self._uploaded.popitem(last=False)
+        await self.models.put(digest, body)
+        self._changed(lambda: self.federation.uploaded.add(digest, len(body)))
         await self._sweep()
+        await self.kept()
 
     def note_download(self, learner_id: str | None, model: ModelInfo, size: int) -> None:
         """`size` bytes of a model are sent, to a learner or to somebody else."""
         self.metrics.bytes.labels("down").inc(size)
         if learner_id is not None:
-            self.federation.note_download(learner_id, model, size)
+            self.federation.offers.note_download(learner_id, model, size)
 
     # ---- runs
     async def start_run(self, given: Mapping[str, Any], key: str | None) -> RunState:
         """See Federation.start."""
+        first = await self.models.first(given, self.off_loop)
+        run = self._changed(lambda: self.federation.start(given, self.now, key, first))
+        reach("run-started")
+        await self.kept()
+        return run
 
-        def held(digest: str) -> ModelInfo | None:
-            return ModelInfo(digest, self._models[digest][0].size) if digest in self._models else None
-
-        ready: ModelInfo | None = None
-        if not self.federation.active:
-            ready = await first_model(given, self.federation.defaults, held, self.store, self.off_loop)
-        if ready:
-            await self._hold(ready)
-
-        def first(digest: str) -> ModelInfo | None:
-            return ready if ready and held(digest) else held(digest)
-
-        return self._changed(lambda: self.federation.start(given, self.now, key, first))
-
-    def stop_run(self, run_id: str, reason: str) -> RunState:
+    async def stop_run(self, run_id: str, reason: str) -> RunState:
         """See Federation.stop."""
-        return self._changed(lambda: self.federation.stop(run_id, reason, self.now))
+        return await self._lasting(lambda: self.federation.stop(run_id, reason, self.now))
 
-    def next_round(self, run_id: str, number: int | None) -> RunState:
+    async def next_round(self, run_id: str, number: int | None) -> RunState:
         """See Federation.next_round."""
-        return self._changed(lambda: self.federation.next_round(run_id, number, self.now))
+        return await self._lasting(lambda: self.federation.next_round(run_id, number, self.now))
 
-    # ---- the log
     async def follow(self, after: int) -> AsyncIterator[list[m.Event]]:
         """See EventLog.follow."""
         async for batch in self.events.follow(after):
+            await self.settled()
             yield [self.federation.journal.message(event) for event in batch]
 
     # ---- the end
@@ -289,11 +286,10 @@ class Runtime:
 
     def drain(self) -> None:
         """End waiting polls and event streams, so that their connections can close."""
-        self._draining = True
         self._polls.wake_all()
         self.events.close()
         self.stopped.set()
-        self._alarm.set()
+        self._alarm.ring()
 
     async def _stop_when_told(self) -> None:
         deadline = self.now + SHUTDOWN_GRACE_S
@@ -301,7 +297,7 @@ class Runtime:
             listening = {one.id for one in self.federation.roster if one.state == "active"} - self._told_over
             if not listening:
                 break
-            await self._wait_for_alarm(min(1.0, deadline - self.now))
+            await self._alarm.wait(min(1.0, deadline - self.now))
         self.stopped.set()
 
     # ---- how changes are passed on
@@ -311,6 +307,12 @@ class Runtime:
             return command()
         finally:
             self._pass_on()
+
+    async def _lasting(self, command: Callable[[], T]) -> T:
+        """The same, once what it did outlives this process."""
+        result = self._changed(command)
+        await self.kept()
+        return result
 
     def _pass_on(self) -> None:
         journal, offers = self.federation.journal, self.federation.offers
@@ -322,9 +324,10 @@ class Runtime:
                 if event.kind == "learner-left":
                     self._left.add(event.data["id"])
                 (log.debug if event.kind in QUIET_EVENTS else log.info)(event.kind, text=event.text)
-            self._alarm.set()
+            self._alarm.ring()
             if self._background and any(event.kind in ("learner-left", "run-ended") for event in events):
                 self._background.create_task(self._sweep())
+        (self.keeper.note if self.keeper else self.federation.changes.clear)()
         if offers.woken:
             woken, offers.woken = offers.woken, set()
             self._polls.wake(woken)
@@ -340,28 +343,18 @@ class Runtime:
         """Call the federation at its deadlines."""
         while True:
             deadline = self.federation.next_deadline()
-            await self._wait_for_alarm(None if deadline is None else deadline - self.now)
+            await self._alarm.wait(None if deadline is None else deadline - self.now)
             self._changed(lambda: self.federation.tick(self.now))
             await asyncio.sleep(LOOK_S)
 
-    async def _wait_for_alarm(self, seconds: float | None) -> None:
-        """Until something changed, or the time is over."""
-        alarm = self._alarm
-        if seconds is not None and seconds <= 0:
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await alarm.wait()
-        except TimeoutError:
-            return
-        if alarm is self._alarm:
-            self._alarm = asyncio.Event()
-
     async def _aggregate(self, job: Aggregation) -> None:
         try:
-            made = await self._calls.repeat(aggregate, job, self.store, time.perf_counter)
+            reach("aggregation-begun")
+            made = await self.calls.repeat(aggregate, job, self.store, time.perf_counter)
         except Exception as error:
             known = isinstance(error, FederationError)
+            if self.stopped.is_set() and isinstance(error, FederationError) and error.retryable:
+                return  # the next process does it anew
             why = error.detail if isinstance(error, FederationError) else repr(error)
             if self.federation.active:  # else the run has ended meanwhile, and its models may be gone
                 log.error("aggregation failed", round=job.round, error=why, exc_info=not known)
@@ -372,22 +365,31 @@ class Runtime:
     async def _publish(self, job: Aggregation, made: Made) -> None:
         self.metrics.aggregation.observe(made.spent_s)
         for one in ((made.model, made.layout), *made.inputs):
-            self._known(*one)
-        self._changed(lambda: self.federation.aggregated(job, made.model, made.states, made.spent_s, self.now))
+            self.models.know(*one)
+        for key in filter(None, made.stored):
+            self.models.know_state(key)
+        reach("model-stored")
+        self._changed(
+            lambda: self.federation.aggregated(job, made.model, made.states, made.spent_s, self.now, made.stored)
+        )
+        reach("round-changed")
         await self._sweep()
+        reach("round-kept")
 
     async def _sweep(self) -> None:
-        """Drop the models that nobody needs any more, and the updates of learners that left."""
-        kept = self.federation.kept_models() | set(self._uploaded)
-        old = [digest for digest in self._models if digest not in kept]
-        for digest in old:
-            del self._models[digest]
+        """Drop the models that nobody needs, and updates of learners that left, once that is written down."""
+        old = self.models.unneeded()
+        settled, self.federation.settled = self.federation.settled, []
+        try:
+            await self.kept()
+        except FederationError:  # the next sweep does it
+            self.federation.settled = settled + self.federation.settled
+            return
         gone = [one for one in self._left if not self.federation.awaits_update_of(one)]
         self._left.difference_update(gone)
-        settled, self.federation.settled = self.federation.settled, []
-        await self._calls.owe(
+        await self.calls.owe(
             *((self.store.remember, *update) for update in settled),
-            *((self.store.drop, digest) for digest in old),
+            *((self.store.drop, key) for key in self.models.forget(old)),
             *((self.store.erase, one) for one in gone),
         )
 

@@ -1,9 +1,15 @@
-"""uvicorn with the controller's app: ends waiting polls before it waits for their connections."""
+"""uvicorn with the controller's app, and how it ends: polls at once, running uploads within a grace, then the process.
+
+The first SIGTERM or SIGINT ends it in this order, the second at once. Either way what was acknowledged is kept.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import time
+from types import FrameType
 
 import structlog
 import uvicorn
@@ -14,7 +20,11 @@ from .settings import Settings
 from .zero_copy import ZeroCopyProtocol
 
 KEEP_ALIVE_S = 75  # longer than the clients keep idle connections, so that none is closed while it is taken
-GRACE_S = 10  # how long running uploads may take at the end
+GRACE_S = 15  # how long running uploads may take at the end
+CANCEL_S = 1  # and then, once their connections are cut, what is still done with them
+LAST_S = 15.0  # and after them an aggregation that is under way; a controller that is started again does it anew
+ECHO_S = 0.1  # a signal that comes again so soon is the same: timeout(1) sends it to a process and to its group
+SIGNALLED = 128  # exit status of a process that a signal ended at once: this and the signal's number
 log = structlog.get_logger("controller")
 
 
@@ -25,6 +35,7 @@ class Server(uvicorn.Server):
         """`zero_copy` False serves by uvicorn's stock protocol."""
         self.runtime: Runtime = app.state.runtime
         self.tls = settings.server_certificate is not None
+        self._asked_at = 0.0  # to end, by a signal
         super().__init__(
             uvicorn.Config(
                 app,
@@ -38,7 +49,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=GRACE_S,
+                timeout_graceful_shutdown=GRACE_S + CANCEL_S,
                 backlog=4096,
                 ssl_certfile=settings.server_certificate,
                 ssl_keyfile=settings.private_key,
@@ -52,11 +63,33 @@ class Server(uvicorn.Server):
             log.info("listening", url=self.url, docs=f"{self.url}/docs", open=self.runtime.settings.open)
             self._watch = asyncio.create_task(self._end_when_over())
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End in order at the first signal, at once at the second."""
+        now = time.monotonic()
+        if not self._captured_signals:
+            self._asked_at = now
+            super().handle_exit(sig, frame)
+        elif now - self._asked_at > ECHO_S:
+            os._exit(SIGNALLED + sig)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let polls and event streams end, then close."""
+        """Let polls and event streams end, then running uploads, then close."""
         self._watch.cancel()
+        loop = asyncio.get_running_loop()
+        grace = loop.call_later(GRACE_S, self._cut)
+        if self._captured_signals:
+            log.info("ending: running uploads are waited for", at_most_s=GRACE_S)
+            loop.call_later(GRACE_S + LAST_S, os._exit, 0)
         self.runtime.drain()
         await super().shutdown(sockets)
+        grace.cancel()
+
+    def _cut(self) -> None:
+        """The grace is over: an upload that is not whole is lost with its connection."""
+        log.warning("ending: connections are cut", connections=len(self.server_state.connections))
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
 
     async def _end_when_over(self) -> None:
         await self.runtime.stopped.wait()

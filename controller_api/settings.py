@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         "metis:", min_length=1, max_length=100, description="Redis: of this controller's keys, and of no other's"
     )
     lineage_length: int = Field(1, ge=0, description="updates kept per learner; 0 keeps all")
+    fsync: bool = Field(False, description="OnDisk: models survive a loss of power too, for a wait for the disk each")
     enroll_token: SecretStr | None = Field(None, description="a learner shows it to enrol")
     operator_token: SecretStr | None = Field(None, description="may do everything")
     viewer_token: SecretStr | None = Field(None, description="may read everything but weights")

@@ -14,7 +14,7 @@ from services.rest import Client
 from .race import race
 from .view import LEARNER_EVENTS, View
 
-CHECK_S = 10.0  # at least so often the controller is asked: it may have been restarted and have lost its log
+CHECK_S = 2.0  # at least so often the controller is asked: its words of what it waits for count seconds
 FRESH_S = 1.0  # while things happen, what no event tells (what is waited for) is asked for as often as this
 
 Events = Callable[[int], AsyncIterator[m.Event]]  # the log after an event's number, for ever

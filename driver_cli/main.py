@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import exits
-from .commands import control, follow, local, reading, run
+from .commands import control, follow, local, reading, run, verify
 
 app = typer.Typer(
     name="metis",
@@ -22,7 +22,7 @@ app = typer.Typer(
 for panel, commands in {
     "Runs": (run.run, follow.watch, follow.next_round, control.stop),
     "The federation": (reading.status, reading.learners, reading.rounds, reading.logs, control.shutdown),
-    "On this machine": (local.demo, local.bench, local.simulate),
+    "On this machine": (local.demo, local.bench, local.simulate, verify.verify),
 }.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)

@@ -186,7 +186,8 @@ class ControllerConfig:
 class ModelStoreConfig:
     """Where models live. `lineage_length` k keeps the newest k updates per learner; 0 keeps all.
 
-    The rest is for the store Redis: hostname and port go before those of the URL, which may hold a password.
+    `fsync` is for OnDisk: models survive a loss of power too. The rest is for the store Redis: hostname and port go
+    before those of the URL, which may hold a password.
     """
 
     model_store: str = "InMemory"
@@ -195,6 +196,7 @@ class ModelStoreConfig:
     model_store_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     model_store_url: SecretStr | None = None
     model_store_prefix: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    fsync: bool = False
 
 
 def load(path: str | Path) -> dict[str, Any]:

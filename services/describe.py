@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from . import messages as m
 from . import streaming
 from .config import Encoding, RunConfig
@@ -11,10 +13,12 @@ from .roster import Member
 from .rounds import Assignment, ModelInfo
 from .run import RunState
 from .schedules import at_round
-from .scheduling import Wait, streams, waiting_text
+from .scheduling import Wait, missing, streams, wait_text, waiting_text
 from .stages import Stages
+from .termination import cutoff_s
 
 HEARTBEATS_PER_LEASE = 3
+NAMED_HERE = 5  # learners that are named while others are waited for
 
 
 def learner_message(journal: Journal, offers: Offers, member: Member, now: float) -> m.Learner:
@@ -69,27 +73,44 @@ def _update_encoding(encoding: Encoding, task: Assignment) -> m.UpdateEncoding:
 
 
 def waiting_for(stages: Stages, run: RunState, now: float) -> str | None:
-    """What a run waits for; None when it waits for nothing or has ended."""
+    """What a run waits for, of whom, and when the wait ends; None when it waits for nothing or has ended."""
+    text = _wait(stages, run, now)
+    over = run.started_at + cutoff_s(run.config.termination)
+    return text if text is None or math.isinf(over) else f"{text}; the run ends in {max(0.0, over - now):.0f} s"
+
+
+def _wait(stages: Stages, run: RunState, now: float) -> str | None:
     if run.state == "waiting":
-        if run.hold == "operator":
-            return f"waiting for an operator to start the next round: POST /v1/runs/{run.id}/rounds"
-        here, wanted = stages.here(), stages.wanted(run)
-        names = ", ".join(sorted(one.name for one in here)[:5]) or "nobody"
-        left = max(0.0, run.wait_deadline - now)
-        return f"waiting for {wanted - len(here)} more of {wanted} learners; here: {names}; gives up in {left:.0f} s"
+        return _waits_to_begin(stages, run, now)
     if run.state == "initializing":
         task = run.initial[-1]
         left = max(0.0, task.deadline - now)
-        return f"waiting for initial weights from {task.learner}; asks the next learner in {left:.0f} s"
+        return wait_text("initial weights", [stages.pending(task, now)], f"asks the next learner in {left:.0f} s")
     if run.state == "training" and streams(run.plan.scheduler):
-        return streaming.waiting_text(run, now)
-    for one in run.open:
-        if one.state == "training":
-            view = stages.view(run, one, now)
-            return waiting_text(view) if isinstance(run.plan.scheduler.decide(view), Wait) else None
-        if one.state == "aggregating":
-            return f"aggregating {len(one.accepted)} updates"
-        names = ", ".join([t.learner for t in one.evaluate.values() if t.state == "offered"][:3])
-        left = max(0.0, one.evaluation_deadline - now)
-        return f"waiting for evaluations of {names}; goes on in {left:.0f} s"
-    return None
+        return streaming.waiting_text(run, lambda task: stages.pending(task, now), now)
+    one = next((one for one in run.open if one.state == run.state), None) or next(iter(run.open), None)
+    if one is None:
+        return None
+    if one.state == "training":
+        view = stages.view(run, one, now)
+        return waiting_text(view) if isinstance(run.plan.scheduler.decide(view), Wait) else None
+    if one.state == "aggregating":
+        return f"aggregating {len(one.accepted)} updates into model {one.number}"
+    pending = [stages.pending(task, now) for task in one.evaluate.values() if task.state == "offered"]
+    left = max(0.0, one.evaluation_deadline - now)
+    what = f"{len(pending)} more of {len(one.evaluate)} evaluations of model {one.number}"
+    return wait_text(what, pending, f"goes on in {left:.0f} s")
+
+
+def _waits_to_begin(stages: Stages, run: RunState, now: float) -> str:
+    if run.hold == "operator":
+        return f"waiting for an operator to start the next round: POST /v1/runs/{run.id}/rounds"
+    here, wanted = stages.here(), stages.wanted(run)
+    names = sorted(one.name for one in here)
+    named = f"{', '.join(names[:NAMED_HERE]) or 'nobody'}{' …' if names[NAMED_HERE:] else ''}"
+    silent = missing(stages.lost(now))
+    left = max(0.0, run.wait_deadline - now)
+    return (
+        f"waiting for {wanted - len(here)} more of {wanted} learners; here: {named};"
+        f"{f' not heard of: {silent};' if silent else ''} gives up in {left:.0f} s"
+    )

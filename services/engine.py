@@ -21,7 +21,8 @@ from .encoding import encode_model
 from .errors import AggregationFailed, NonFiniteUpdate
 from .job import Aggregation, Share
 from .layout import Layout, layout_of
-from .rounds import ModelInfo
+from .rounds import ModelInfo, States
+from .rule_state import store_states
 from .store import Draft, ModelStore
 from .wire import PLAIN, Coded, Tensor
 
@@ -38,6 +39,7 @@ class Made:
     layout: Layout
     inputs: tuple[tuple[ModelInfo, Layout], ...]  # that go with it
     states: tuple[State | None, State | None]
+    stored: States  # where the states are
     spent_s: float
 
 
@@ -66,7 +68,9 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
         draft.keep(model.digest)
         model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down), inputs=inputs)
     beside = tuple([(one, layout_in(store, one.digest)) for one in inputs.values()])
-    return Made(model, layout_in(store, model.digest), beside, (aggregator_state, optimizer_state), clock() - started)
+    states = (aggregator_state, optimizer_state)
+    stored = store_states(store, job, states)
+    return Made(model, layout_in(store, model.digest), beside, states, stored, clock() - started)
 
 
 def _given(share: Share, parent: memoryview, store: ModelStore) -> Given:

@@ -14,22 +14,24 @@ from typing import Any
 
 from . import messages as m
 from .aggregation import State
+from .changes import Changes
 from .config import check_plain, resolve
 from .describe import learner_message, task_message, waiting_for
-from .errors import DifferentBody, FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid, UnknownRun
+from .errors import FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid
 from .job import Aggregation, Share
 from .journal import Journal
+from .manifest import manifest_of
 from .offers import Offers, refuse_if_closed
 from .plan import initial_model, plan
 from .roster import Member, Roster
-from .rounds import Assignment, ModelInfo, Outcome
+from .rounds import NO_STATES, Assignment, ModelInfo, Outcome, States
 from .run import RunState
+from .runs import Runs
 from .scheduling import streams
 from .shares import aggregation_of
 from .stages import Stages
 from .transforms import first_bounds, next_bounds
-
-MAX_RUNS = 100  # ended runs that are remembered
+from .uploaded import Uploaded
 
 
 class Federation:
@@ -43,23 +45,27 @@ class Federation:
         stopwatch: Callable[[], float] = lambda: 0.0,
         lineage_length: int = 0,
     ) -> None:
-        """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0.
-
+        """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0;
         `stopwatch` gives seconds by which the state machine's own work is timed; `lineage_length` is the model store's.
         """
         self.defaults = defaults
-        self.roster = Roster()
+        self.changes = Changes()
+        self.roster = Roster(self.changes)
         self.journal = Journal(epoch)
         self.offers = Offers(self.roster, self.journal, new_id)
         self.stages = Stages(self.roster, self.offers, self.journal, self._ended, stopwatch)
-        self.runs: dict[str, RunState] = {}
-        self.active: RunState | None = None
+        self.runs = Runs(self.changes)
+        self.uploaded = Uploaded(self.changes)
         self.over = False
         self._new_id = new_id
-        self._lineage_length = lineage_length
+        self.lineage_length = lineage_length
         self.settled: list[tuple[str, str]] = []  # learner ids and keys of postponed updates that are so no more
-        self._keys: dict[str, tuple[str, str]] = {}  # idempotency key to fingerprint and run id
         self._idle_lease_s = resolve({}, defaults).schedule.lease_s
+
+    @property
+    def active(self) -> RunState | None:
+        """The run that has not ended."""
+        return self.runs.active
 
     @property
     def lease_s(self) -> float:
@@ -67,16 +73,31 @@ class Federation:
         return self.active.config.schedule.lease_s if self.active else self._idle_lease_s
 
     # ---- learners
-    def join(self, request: m.JoinRequest, token_hash: bytes, now: float, webhook_secret: str | None = None) -> Member:
-        """Enrol a learner; raises NameTaken while an active learner has the name. A lost one is replaced."""
+    def join(
+        self,
+        request: m.JoinRequest,
+        token_hash: bytes,
+        now: float,
+        webhook_secret: str | None = None,
+        key_hash: str | None = None,
+    ) -> Member:
+        """Enrol a learner; raises NameTaken while an active learner has the name. A lost one is replaced.
+
+        The same `key_hash` again is the same learner, who has not seen its token: it gets this one.
+        """
         self._refuse_when_over()
         self.tick(now)
+        if member := self.roster.enrolled_with(key_hash):
+            self.roster.give_token(member, token_hash)
+            return self.rejoin(member.id, request, now, webhook_secret)
         learner_id = self._new_id()
         name = request.name or f"learner-{learner_id[:8]}"
         holder = self.roster.holder(name)
         if holder is not None and holder.state == "lost":
             self._remove(holder, now)
-        member = Member(learner_id, name, token_hash, request, now, now, webhook_secret=webhook_secret)
+        member = Member(
+            learner_id, name, token_hash, request, now, now, webhook_secret=webhook_secret, key_hash=key_hash
+        )
         self.roster.enrol(member)
         self.journal.emit(now, "learner-joined", f"{name} joined", learner=name)
         self._move_on(now)
@@ -88,6 +109,7 @@ class Federation:
         self._refuse_when_over()
         member = self._seen(learner_id, now)
         member.request = request
+        self.changes.members.add(member.id)
         member.webhook_secret = member.webhook_secret or webhook_secret
         self._move_on(now)
         return member
@@ -104,18 +126,7 @@ class Federation:
             return
         task = self.check(beat.task_id, learner_id)
         if beat.progress is not None and task.state == "offered":
-            member.progress = beat.progress
-            told = beat.progress.model_dump(exclude_none=True)
-            text = f"{member.name}: {', '.join(f'{key} {value:g}' for key, value in told.items())}"
-            self.journal.emit(
-                now,
-                "task-progress",
-                text,
-                run=task.run_id,
-                round_number=task.round,
-                learner=member.name,
-                data={"task": task.id, **told},
-            )
+            self.offers.report(task, member, beat.progress, now)
 
     def waits(self, learner_id: str, polls: int) -> None:
         """A learner's poll begins (+1) or has ended (-1) to wait; while one waits the learner is here."""
@@ -165,11 +176,6 @@ class Federation:
         elif task.state == "void":
             self.check(task_id, learner_id)
 
-    def note_download(self, learner_id: str, model: ModelInfo, size: int) -> None:
-        """A member of a round is sent `size` bytes of the model of its task."""
-        if task := self.offers.naming(learner_id, model.digest):
-            task.bytes_down += size
-
     # ---- runs
     def start(
         self,
@@ -185,21 +191,16 @@ class Federation:
         self._refuse_when_over()
         check_plain(given)
         fingerprint = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()
-        if key is not None and key in self._keys:
-            before, run_id = self._keys[key]
-            if before != fingerprint:
-                raise DifferentBody("this Idempotency-Key was used with another configuration", key=key)
-            return self._run(run_id)
+        if started := self.runs.started_with(key, fingerprint):
+            return started
         if self.active:
             raise RunActive(f"run {self.active.id} is {self.active.state}: stop it first", run=self.active.id)
         config = resolve(self.defaults, given)
-        parts = plan(config, self._lineage_length)
+        parts = plan(config, self.lineage_length)
         model = initial_model(config, held)
         run = RunState(self._new_id(), config, parts, now, model=model, bounds=[first_bounds(parts.transforms)])
         run.wait_for_learners(now)
-        self._remember(run)
-        if key is not None:
-            self._keys[key] = (fingerprint, run.id)
+        self.resume(run, key, fingerprint)
         self.journal.emit(now, "run-started", f"run {run.id} started", run=run.id, data={"name": config.name})
         self.tick(now)
         return run
@@ -228,22 +229,15 @@ class Federation:
         begun = number is not None and number <= run.round
         if run.state in ("waiting", "initializing") and not begun:
             run.requested = True
+            self.changes.runs.add(run.id)
             if run.hold == "operator":
                 run.wait_for_learners(now)
             self._move_on(now)
         return run
 
     def find_run(self, run_id: str) -> RunState:
-        """A run by id, `current` (the active one) or `latest`; raises UnknownRun."""
-        if run_id == "current":
-            if self.active is None:
-                raise UnknownRun("no run is active", id=run_id)
-            return self.active
-        if run_id == "latest":
-            if not self.runs:
-                raise UnknownRun("no run was started yet", id=run_id)
-            return next(reversed(self.runs.values()))
-        return self._run(run_id)
+        """See Runs.named."""
+        return self.runs.named(run_id)
 
     def shut_down(self, now: float) -> None:
         """End the federation: the active run stops, polls answer FederationOver."""
@@ -253,7 +247,6 @@ class Federation:
         self.offers.woken.update(member.id for member in self.roster)
         self.journal.emit(now, "federation-over", "the controller is shutting down")
 
-    # ---- the passing of time
     def tick(self, now: float) -> None:
         """Let leases and deadlines take effect."""
         self._expire(now)
@@ -266,7 +259,6 @@ class Federation:
             times += run.deadlines()
         return min((time for time in times if time is not None), default=None)
 
-    # ---- aggregation, which is done elsewhere
     def due(self) -> Aggregation | None:
         """An aggregation that is due and has not been handed out."""
         run = self.active
@@ -289,9 +281,16 @@ class Federation:
         return any(task.learner_id == learner_id for task in (*waiting, *self.active.stream.arrived))
 
     def aggregated(
-        self, job: Aggregation, model: ModelInfo, states: tuple[State | None, State | None], spent_s: float, now: float
+        self,
+        job: Aggregation,
+        model: ModelInfo,
+        states: tuple[State | None, State | None],
+        spent_s: float,
+        now: float,
+        stored: States = NO_STATES,
     ) -> None:
-        """The new community model of a round; ignored when the run has ended meanwhile."""
+        """The new community model of a round, and under which keys the `states` are stored; ignored when the run has
+        ended meanwhile."""
         run = self.runs.get(job.run_id)
         if run is None or run.over:
             return
@@ -300,9 +299,13 @@ class Federation:
         self._settle(one.accepted, run)
         run.previous, run.model = run.model, model
         run.aggregator_state, run.optimizer_state = states
-        run.bounds.append(next_bounds(run.plan.transforms, run.bounds[-1], [one.transforms for one in job.shares]))
+        one.bounds = next_bounds(run.plan.transforms, run.bounds[-1], [share.transforms for share in job.shares])
+        run.bounds.append(one.bounds)
+        one.states = stored
+        self.changes.manifests.append(manifest_of(job, run.config, model, stored, self.lineage_length))
         text = f"round {one.number}: {len(job.shares)} updates make model {model.digest[7:19]}"
         data = {"model": model.digest}
+        self.changes.runs.add(run.id)
         self.journal.emit(now, "round-aggregated", text, run=run.id, round_number=one.number, data=data)
         self.stages.evaluate(run, one, now)
         self._move_on(now)
@@ -333,8 +336,14 @@ class Federation:
         return run.results(self.journal.iso, waiting_for(self.stages, run, now))
 
     def kept_models(self) -> set[str]:
-        """Digests of the community models that must be kept."""
-        return set().union(*(run.kept_models() for run in self.runs.values()))
+        """Digests of the models that must be kept."""
+        return set(self.uploaded) | self.runs.kept_models()
+
+    def resume(self, run: RunState, key: str | None, fingerprint: str) -> None:
+        """A new run begins, or one that was written down goes on; the oldest may be forgotten for it."""
+        for old in self.runs.add(run, key, fingerprint):
+            self.offers.forget(old.tasks())
+        self.offers.restore(run.tasks())
 
     # ---- small steps
     def _move_on(self, now: float) -> None:
@@ -343,15 +352,16 @@ class Federation:
 
     def _settle(self, tasks: Iterable[Assignment], run: RunState) -> None:
         if streams(run.plan.scheduler):
-            self.settled += [
-                (task.learner_id, task.outcome.blob) for task in tasks if task.outcome and task.outcome.blob
-            ]
+            for task in tasks:
+                self.settled += [(task.learner_id, task.outcome.blob)] if task.outcome and task.outcome.blob else []
+                if self.roster.find(task.learner_id) is None:
+                    run.stream.forget(task.learner_id)  # it left before its update was in a model
 
     def _ended(self, run: RunState, now: float) -> None:
         self._settle([task for one in run.rounds if one.model is None for task in one.accepted], run)
         self._settle(run.stream.arrived, run)
         self._note_participants(run, now)
-        self.active = None
+        self.runs.active = None
         self._expire(now)  # from now on the controller's own lease counts
 
     def _note_participants(self, run: RunState, now: float) -> None:
@@ -371,6 +381,7 @@ class Federation:
         member.last_seen = max(member.last_seen, now)
         if member.state == "lost":
             member.state = "active"
+            self.changes.members.add(member.id)
             self.journal.emit(now, "learner-returned", f"{member.name} is back", learner=member.name)
             self._move_on(now)
         return member
@@ -379,18 +390,6 @@ class Federation:
         for member in self.roster.lapsed(now, self.lease_s):
             text = f"{member.name} is lost: not heard of for {now - member.last_seen:.0f} s"
             self.journal.emit(now, "learner-lost", text, learner=member.name)
-
-    def _run(self, run_id: str) -> RunState:
-        if run_id not in self.runs:
-            raise UnknownRun(f"there is no run {run_id!r}", id=run_id)
-        return self.runs[run_id]
-
-    def _remember(self, run: RunState) -> None:
-        self.runs[run.id] = self.active = run
-        while len(self.runs) > MAX_RUNS:
-            oldest = self.runs.pop(next(iter(self.runs)))
-            self.offers.forget(oldest.tasks())
-            self._keys = {key: value for key, value in self._keys.items() if value[1] != oldest.id}
 
     def _refuse_when_over(self) -> None:
         if self.over:

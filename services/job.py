@@ -9,7 +9,7 @@ from typing import Any
 from . import messages as m
 from .aggregation import State
 from .plan import Plan
-from .rounds import ModelInfo
+from .rounds import NO_STATES, ModelInfo, States
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Share:
     trained_from: ModelInfo | None = None  # None: the aggregation's parent
     staleness: int = 0  # community models made since that
     previous: Share | None = None  # the learner's update before, for a rule that keeps it
+    fingerprint: str = ""  # of the stored bytes
 
 
 @dataclass(frozen=True)
@@ -39,3 +40,4 @@ class Aggregation:
     aggregator_state: State | None
     optimizer_state: State | None
     learners: int = 0  # known to the federation, those that sent nothing too
+    stored: States = NO_STATES  # keys under which the two states are stored

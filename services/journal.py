@@ -30,12 +30,12 @@ class Journal:
 
     def __init__(self, epoch: float) -> None:
         self.outbox: list[Entry] = []
-        self._epoch = epoch
-        self._count = 0
+        self.epoch = epoch
+        self.count = 0  # of all events so far
 
     def iso(self, now: float) -> str:
         """ISO 8601 in UTC of a moment on the monotonic clock."""
-        return datetime.fromtimestamp(self._epoch + now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return datetime.fromtimestamp(self.epoch + now, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def emit(
         self,
@@ -49,8 +49,8 @@ class Journal:
         data: Mapping[str, Any] | None = None,
     ) -> None:
         """Add an event."""
-        self._count += 1
-        self.outbox.append(Entry(self._count, kind, now, text, run, round_number, learner, data or NOTHING))
+        self.count += 1
+        self.outbox.append(Entry(self.count, kind, now, text, run, round_number, learner, data or NOTHING))
 
     def collect(self) -> list[Entry]:
         """The events since the last call."""

@@ -278,7 +278,11 @@ class FederationStatus(Message):
     run: Run | None = None
     limits: dict[str, Any]
     model_store: str
-    durable: bool = Field(description="false: models live in memory and end with the controller")
+    durable: bool = Field(
+        description="true: learners, runs, rounds and models outlive the controller's process, which goes on with them"
+        " when it is started again; false: all of that is in memory and ends with the process"
+    )
+    kept: str = Field("", description="the same in words")
     open: bool = Field(description="true: no token is configured, every caller is the operator")
 
 

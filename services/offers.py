@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from . import messages as m
 from .config import Encoding
 from .errors import DifferentBody, Forbidden, RoundClosed, TaskVoid, UnknownTask
 from .journal import Journal
@@ -24,6 +25,7 @@ class Offers:
         self._roster = roster
         self._journal = journal
         self._new_id = new_id
+        self._changes = roster.changes
         self._tasks: dict[str, Assignment] = {}
         self._open: dict[str, deque[Assignment]] = {}
 
@@ -44,6 +46,7 @@ class Offers:
         who = (member.id, member.name)
         task = Assignment(self._new_id(), kind, *who, run_id, number, model, given, up, now, deadline)
         self._tasks[task.id] = task
+        self._note(task)
         self._open.setdefault(member.id, deque()).append(task)
         self.woken.add(member.id)
         self._emit(now, "task-offered", f"{member.name} is to {kind}", task)
@@ -80,6 +83,16 @@ class Offers:
         self._emit(now, "update-accepted", text, task, size=outcome.size, metrics=dict(outcome.metrics))
         return True
 
+    def report(self, task: Assignment, member: Member, progress: m.Progress, now: float) -> None:
+        """Its learner says how far it is."""
+        member.progress = progress
+        told = progress.model_dump(exclude_none=True)
+        text = f"{member.name}: {', '.join(f'{key} {value:g}' for key, value in told.items())}"
+        data = {"task": task.id, **told}
+        self._journal.emit(
+            now, "task-progress", text, run=task.run_id, round_number=task.round, learner=member.name, data=data
+        )
+
     def give_up(self, task: Assignment, state: Literal["failed", "void"], reason: str, now: float) -> None:
         """The task will not be done: the learner failed, or nobody wants it any more."""
         task.state, task.reason, task.done_at = state, reason, now
@@ -94,12 +107,33 @@ class Offers:
         for task in [task for queue in queues for task in queue if run_id in (None, task.run_id)]:
             self.give_up(task, "void", reason, now)
 
+    def note_download(self, learner_id: str, model: ModelInfo, size: int) -> None:
+        """A member of a round is sent `size` bytes of the model of its task."""
+        if task := self.naming(learner_id, model.digest):
+            task.bytes_down += size
+
+    def find(self, task_id: str) -> Assignment | None:
+        """The task, while its run is remembered."""
+        return self._tasks.get(task_id)
+
+    def restore(self, tasks: Iterable[Assignment]) -> None:
+        """Tasks of a run that was written down, the oldest first."""
+        for task in tasks:
+            self._tasks[task.id] = task
+            if task.state == "offered":
+                self._open.setdefault(task.learner_id, deque()).append(task)
+
     def forget(self, tasks: Iterable[Assignment]) -> None:
         """Drop tasks of a run that is no longer remembered."""
         for task in tasks:
             self._tasks.pop(task.id, None)
 
+    def _note(self, task: Assignment) -> None:
+        self._changes.tasks.add(task.id)
+        self._changes.runs.add(task.run_id)
+
     def _close(self, task: Assignment) -> None:
+        self._note(task)
         queue = self._open.get(task.learner_id)
         if queue and task in queue:
             queue.remove(task)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from . import messages as m
+from .changes import Changes
 from .errors import Busy, NameTaken, UnknownLearner
 from .selection import Candidate
 
@@ -29,6 +30,7 @@ class Member:
     progress: m.Progress | None = None
     waiting: int = 0  # polls that wait: while there is one, the member is here
     webhook_secret: str | None = field(default=None, repr=False)
+    key_hash: str | None = field(default=None, repr=False)  # of the key under which it enrolled
 
     @property
     def candidate(self) -> Candidate:
@@ -57,10 +59,12 @@ class Member:
 class Roster:
     """The members by id, by name and by the hash of their token."""
 
-    def __init__(self) -> None:
+    def __init__(self, changes: Changes | None = None) -> None:
+        self.changes = Changes() if changes is None else changes
         self._members: dict[str, Member] = {}
         self._by_name: dict[str, str] = {}
         self._by_token: dict[bytes, str] = {}
+        self._by_key: dict[str, str] = {}
         self._lease_s = math.nan  # that `_none_before` is of
         self._none_before = 0.0  # no lease of an active member ends before: each sign of life only moves it later
 
@@ -86,6 +90,17 @@ class Roster:
         learner_id = self._by_token.get(token_hash)
         return None if learner_id is None else self._members[learner_id]
 
+    def enrolled_with(self, key_hash: str | None) -> Member | None:
+        """The member that enrolled under the key of this hash."""
+        return self._members.get(self._by_key.get(key_hash or "", ""))
+
+    def give_token(self, member: Member, token_hash: bytes) -> None:
+        """A member gets another token; the one before, which nobody has seen, is void."""
+        del self._by_token[member.token_hash]
+        member.token_hash = token_hash
+        self._by_token[token_hash] = member.id
+        self.changes.members.add(member.id)
+
     def holder(self, name: str) -> Member | None:
         """The member that has this name."""
         learner_id = self._by_name.get(name)
@@ -102,15 +117,20 @@ class Roster:
         if len(self) >= MAX_LEARNERS:
             raise Busy(f"the federation is full: it takes {MAX_LEARNERS} learners", limit=MAX_LEARNERS)
         self._members[member.id] = member
+        self.changes.members.add(member.id)
         self._by_name[member.name] = member.id
         self._by_token[member.token_hash] = member.id
+        if member.key_hash:
+            self._by_key[member.key_hash] = member.id
 
     def remove(self, learner_id: str) -> Member:
         """Take a member out, its name and token with it."""
         member = self.get(learner_id)
+        self.changes.members.add(learner_id)
         del self._members[learner_id]
         del self._by_name[member.name]
         del self._by_token[member.token_hash]
+        self._by_key.pop(member.key_hash or "", None)
         return member
 
     def lapsed(self, now: float, lease_s: float) -> list[Member]:
@@ -120,6 +140,7 @@ class Roster:
         gone = [member for member in self if member.state == "active" and now >= member.lapses_at(lease_s)]
         for member in gone:
             member.state = "lost"
+            self.changes.members.add(member.id)
         self._lease_s, self._none_before = lease_s, min(now + lease_s, self._first_lapse(lease_s))
         return gone
 

@@ -12,6 +12,8 @@ from .scheduling import Pending, RoundView
 from .wire import PLAIN
 
 Iso = Callable[[float], str]
+States = tuple[str | None, str | None]  # keys under which a rule's and a server optimizer's state are stored
+NO_STATES: States = (None, None)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Outcome:
     blob: str | None = None  # train: key of the update in the model store
     model: ModelInfo | None = None  # init: the model made of it
     transforms: tuple[m.Transformed, ...] = ()  # train: what the run's transforms did to it
+    stored: str = ""  # train: fingerprint of what is stored, when that is not the body
 
 
 @dataclass
@@ -130,6 +133,9 @@ class RoundState:
     evaluating_since: float | None = None
     evaluation_deadline: float = 0.0
     completed_at: float | None = None
+    bounds: tuple[float, ...] = ()  # of the run's transforms, after its aggregation
+    states: States = NO_STATES  # after its aggregation
+    anew: bool = False  # of an asynchronous run: the rule begins without its state, a learner left that was in it
 
     @property
     def accepted(self) -> list[Assignment]:

@@ -122,15 +122,37 @@ class RunState:
         if self.best is None or is_better(score, self.best[1], watched[1]):
             self.best = (one.number, score, one.model)
 
-    def kept_models(self) -> set[str]:
-        """Digests of the documents to keep: the newest two community models, the best, and what open rounds use."""
+    def verifiable(self, rounds: int) -> list[ModelInfo]:
+        """The models of which, with updates, the newest `rounds` community models were made: 0 for all, none for 1."""
+        made = self._newest(rounds) if rounds != 1 else []
+        found: list[ModelInfo | None] = [one.parent for one in made]
+        if streams(self.plan.scheduler):
+            found += [task.model for one in made for task in one.train.values()]
+        return [info for info in found if info is not None]
+
+    def kept_states(self, rounds: int = 1) -> set[str]:
+        """Keys of the states to keep: those that the run goes on with, and those for what is `verifiable`."""
+        kept = [] if self.over else self._newest(1)
+        if rounds != 1:
+            kept += self._newest(rounds + 1 if rounds else 0)
+        return {key for one in kept for key in one.states if key}
+
+    def kept_models(self, rounds: int = 1) -> set[str]:
+        """Digests of the documents to keep: the newest two community models, the best, what open rounds use, and what
+        is `verifiable`."""
+        old = self.verifiable(rounds)
         offered = [self.model, *(info for one in self.open for info in (one.parent, one.model))]
         offered += [task.model for task in self.stream.tasks() if task.state in ("offered", "accepted")]
         offered += [task.model for one in self.open if one.model is None for task in one.train.values()]
-        kept = [*offered, self.previous, self.best[2] if self.best else None]
+        kept = [*offered, *old, self.previous, self.best[2] if self.best else None]
         coded = [info.coded for info in offered if info is not None]
         inputs = [one for info in offered if info and not self.over for one in info.inputs.values()]
+        inputs += [one for info in old for one in info.inputs.values()]
         return {info.digest for info in (*kept, *coded, *inputs) if info is not None}
+
+    def _newest(self, rounds: int) -> list[RoundState]:
+        """So many rounds that made a model, 0: all."""
+        return [one for one in self.rounds if one.model][-rounds:]
 
     def message(self, iso: Iso, waiting_for: str | None) -> m.Run:
         """This run as the contract shows it."""

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from .timings import check_timings
 
+NAMED = 3  # missing members that are named; the rest is counted
+
 
 class Pending(NamedTuple):
     """A member that has not reported yet."""
@@ -106,13 +108,23 @@ def streams(scheduler: Scheduler) -> bool:
 
 def waiting_text(view: RoundView) -> str:
     """What a round waits for, in words."""
-    total = len(view.reported) + len(view.pending)
-    named = [f"{m.name}{' (lost)' if m.lost else ''}, last seen {m.silent_s:.0f} s ago" for m in view.pending[:3]]
-    more = f" and {len(view.pending) - 3} others" if len(view.pending) > 3 else ""
-    return (
-        f"waiting for {len(view.pending)} more of {total}: {'; '.join(named)}{more};"
-        f" round closes in {max(0.0, view.deadline_in_s):.0f} s"
-    )
+    got = len(view.reported)
+    more = min(max(1, view.target - got), len(view.pending))
+    some = "" if more == len(view.pending) else ", any of these"
+    ends = f"round closes in {max(0.0, view.deadline_in_s):.0f} s"
+    return wait_text(f"{more} more of {got + more}{some}", view.pending, ends)
+
+
+def wait_text(what: str, pending: Sequence[Pending], ends: str) -> str:
+    """A wait as people read it: `waiting for 1 more of 3: a, last seen 41 s ago, round closes in 79 s`."""
+    return f"waiting for {what}: {missing(pending) or 'nobody'}{';' if len(pending) > 1 else ','} {ends}"
+
+
+def missing(pending: Sequence[Pending]) -> str:
+    """Who has not reported, and since when they are silent: `a, last seen 3 s ago; b (lost), last seen 41 s ago`."""
+    named = [f"{m.name}{' (lost)' if m.lost else ''}, last seen {m.silent_s:.0f} s ago" for m in pending[:NAMED]]
+    others = len(pending) - NAMED
+    return "; ".join(named) + (f"; {others} other{'s' if others > 1 else ''}" if others > 0 else "")
 
 
 def _short(view: RoundView, why: str) -> Fail:

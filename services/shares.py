@@ -7,7 +7,7 @@ from dataclasses import replace
 from .aggregation import State
 from .aggregation.base import arrivals, keeps_previous
 from .job import Aggregation, Share
-from .rounds import Assignment, RoundState
+from .rounds import NO_STATES, Assignment, RoundState
 from .run import RunState
 from .scheduling import streams
 
@@ -18,7 +18,19 @@ def aggregation_of(run: RunState, one: RoundState, learners: int) -> Aggregation
         shares, state = _of_stream(run, one)
     else:
         shares, state = [_share(task) for task in one.accepted], run.aggregator_state
-    return Aggregation(run.id, one.number, one.parent, tuple(shares), run.plan, state, run.optimizer_state, learners)
+    made = [before.states for before in run.rounds if before.model]
+    rule, optimizer = made[-1] if made else NO_STATES
+    return Aggregation(
+        run_id=run.id,
+        round=one.number,
+        parent=one.parent,
+        shares=tuple(shares),
+        plan=run.plan,
+        aggregator_state=state,
+        optimizer_state=run.optimizer_state,
+        learners=learners,
+        stored=(None if one.anew else rule, optimizer),
+    )
 
 
 def _share(task: Assignment) -> Share:
@@ -26,7 +38,24 @@ def _share(task: Assignment) -> Share:
     assert outcome is not None
     assert outcome.blob is not None
     assert outcome.factor is not None
-    return Share(task.learner, outcome.blob, outcome.factor, outcome.metrics, outcome.metadata, outcome.transforms)
+    return Share(
+        learner=task.learner,
+        blob=outcome.blob,
+        factor=outcome.factor,
+        metrics=outcome.metrics,
+        metadata=outcome.metadata,
+        transforms=outcome.transforms,
+        fingerprint=outcome.stored or outcome.fingerprint,
+    )
+
+
+def newest(one: RoundState) -> list[tuple[str, Share]]:
+    """The updates of which a community model of an asynchronous run is made, each with the id of its learner."""
+    tasks = one.train.values()
+    return [
+        (task.learner_id, replace(_share(task), trained_from=task.model, staleness=one.number - task.round))
+        for task in tasks
+    ]
 
 
 def _of_stream(run: RunState, one: RoundState) -> tuple[list[Share], State | None]:
@@ -35,13 +64,9 @@ def _of_stream(run: RunState, one: RoundState) -> tuple[list[Share], State | Non
     These are the ones that have come, with what the rule keeps of their learners, or everybody's newest; that also for
     a rule that keeps them when a learner left, without a state: it begins anew.
     """
-    stream, how = run.stream, arrivals(run.plan.aggregator)
-    came: list[tuple[str, Share]] = []
-    for task in one.train.values():
-        new = _share(task)
-        came.append((task.learner_id, replace(new, trained_from=task.model, staleness=one.number - task.round)))
+    stream, how, came = run.stream, arrivals(run.plan.aggregator), newest(one)
     keeps = keeps_previous(run.plan.aggregator)
-    anew = keeps and stream.left
+    one.anew = anew = keeps and stream.left
     shares = [replace(new, previous=stream.newest.get(key)) if keeps else new for key, new in came]
     stream.newest.update(came)
     if anew or (how is not None and how.everybody):

@@ -98,6 +98,11 @@ class Stages:
         """Learners that can train now."""
         return [member for member in self._roster if member.can("train")]
 
+    def lost(self, now: float) -> list[Pending]:
+        """Learners that could train and are silent, those that were heard of last first."""
+        gone = [one for one in self._roster if one.state == "lost" and "train" in one.request.kinds]
+        return [Pending(one.name, True, now - one.last_seen) for one in sorted(gone, key=lambda one: -one.last_seen)]
+
     def wanted(self, run: RunState) -> int:
         """Learners that must be here: `min_learners` to begin with, later the quorum."""
         quorum = max(1, run.config.schedule.min_updates)
@@ -264,6 +269,7 @@ class Stages:
         self._emit(run, now, "round-closed", text, one.number, **shown.model_dump(mode="json"))
 
     def _emit(self, run: RunState, now: float, kind: str, text: str, number: int | None = None, /, **data: Any) -> None:
+        self._roster.changes.runs.add(run.id)
         self._journal.emit(now, kind, text, run=run.id, round_number=number, data=data)
 
 

@@ -13,8 +13,9 @@ from typing import Literal
 from .aggregation.base import Aggregator, arrivals
 from .offers import Offers, last_line
 from .roster import Member, Roster
-from .rounds import RoundState
+from .rounds import Assignment, RoundState
 from .run import RunState
+from .scheduling import Pending, wait_text
 
 End = Callable[[RunState, Literal["completed", "stopped", "failed"], str, str, float], None]
 
@@ -120,15 +121,15 @@ class Streaming:
         return True
 
 
-def waiting_text(run: RunState, now: float) -> str:
-    """What an asynchronous run waits for, in words."""
-    wanted, names = _wanted(run.plan.aggregator), [task.learner for task in run.stream.training.values()]
-    shown = f"{', '.join(sorted(names)[:5]) or 'nobody'}{' …' if names[5:] else ''}"
+def waiting_text(run: RunState, look: Callable[[Assignment], Pending], now: float) -> str:
+    """What an asynchronous run waits for, in words; `look` tells how a task's learner is doing."""
+    if made := [one for one in run.open if one.state == "aggregating"]:
+        return f"aggregating {len(made[0].accepted)} updates into model {made[0].number}"
+    wanted, tasks = _wanted(run.plan.aggregator), run.stream.training.values()
+    pending = [look(task) for task in sorted(tasks, key=lambda task: task.learner)]
     left = max(0.0, run.stream.since + run.config.schedule.round_deadline_s - now)
-    return (
-        f"waiting for {max(0, wanted - len(run.stream.arrived))} of {wanted} updates; training: {shown};"
-        f" the run ends in {left:.0f} s if there is none"
-    )
+    what = f"{max(0, wanted - len(run.stream.arrived))} more of {wanted} updates"
+    return wait_text(what, pending, f"the run fails in {left:.0f} s if no model comes about")
 
 
 def _wanted(rule: Aggregator) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -43,10 +45,19 @@ class InProcess:
         return Client(URL, token, transport=httpx.ASGITransport(self.app), patience_s=5.0)
 
 
+def folder_of_its_own() -> Path:
+    """A new folder, removed with the process."""
+    folder = tempfile.TemporaryDirectory(prefix="metis-test-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
 @asynccontextmanager
 async def in_process(settings: Settings | None = None, **stores: Any) -> AsyncIterator[InProcess]:
     """The controller's app with its background work, without a socket."""
     settings = settings or Settings(model_store="InMemory", log_level="error")
+    if settings.data_dir == Path(".metis"):
+        settings = settings.model_copy(update={"data_dir": folder_of_its_own()})
     app = create_app(settings, model_store_config=stores.get("store") or ModelStoreConfig())
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

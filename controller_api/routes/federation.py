@@ -13,17 +13,22 @@ from services import __version__
 from services import messages as m
 from services.errors import NotParseable
 
-from .hot import MAX_WAIT_S, runtime_of
+from ..shown import run_message
+from .hot import MAX_WAIT_S, runtime_of, settled
 
 router = APIRouter(prefix="/v1", tags=["federation"])
+KEPT = {
+    True: "learners, runs, rounds and models are kept: a controller that is started again with them goes on",
+    False: "nothing is kept: learners, runs, rounds and models are in memory and end with the controller's process",
+}
 
 
 @router.get("/federation")
 async def federation(request: Request) -> m.FederationStatus:
     """State, learners, the newest run, what is waited for (in words), limits, version."""
-    runtime = runtime_of(request)
+    runtime = await settled(request)
     state, now, settings = runtime.federation, runtime.now, runtime.settings
-    run = state.run_message(state.find_run("latest"), now) if state.runs else None
+    run = run_message(runtime, state.find_run("latest")) if state.runs else None
     return m.FederationStatus(
         version=__version__,
         state="over" if state.over else (run.state if run and state.active else "idle"),
@@ -38,6 +43,7 @@ async def federation(request: Request) -> m.FederationStatus:
         },
         model_store=runtime.store.name,
         durable=runtime.store.durable,
+        kept=KEPT[runtime.store.durable],
         open=settings.open,
     )
 
@@ -78,9 +84,13 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """GET /readyz: it takes work; 503 while it is ending."""
-    over = runtime_of(request).federation.over
-    return JSONResponse({"status": "over" if over else "ready"}, 503 if over else 200)
+    """GET /readyz: it takes work; 503 while it is ending, and while its model store does not answer."""
+    runtime = runtime_of(request)
+    if runtime.federation.over or runtime.stopped.is_set():
+        status = "over"
+    else:
+        status = "ready" if await runtime.calls.store_answers() else "store-unavailable"
+    return JSONResponse({"status": status}, 200 if status == "ready" else 503)
 
 
 async def metrics(request: Request) -> Response:

@@ -30,6 +30,13 @@ def runtime_of(request: Request) -> Runtime:
     return runtime
 
 
+async def settled(request: Request) -> Runtime:
+    """The same, once what it would show outlives the process."""
+    runtime = runtime_of(request)
+    await runtime.settled()
+    return runtime
+
+
 def caller(request: Request) -> Identity:
     """Who the gate let in."""
     identity: Identity = request.scope["state"]["identity"]
@@ -101,7 +108,7 @@ async def post_failure(request: Request) -> Response:
         failure = m.Failure.model_validate_json(await request.body())
     except ValidationError as error:
         raise from_validation(error) from error
-    runtime.fail_task(task_id, learner, failure.error)
+    await runtime.fail_task(task_id, learner, failure.error)
     return Response(status_code=204)
 
 

@@ -23,10 +23,11 @@ async def offset(request: Request) -> Response:
     task = runtime.check_task(task_id, caller(request).learner)
     upload = runtime.uploads.find(task_id)
     headers = {"Cache-Control": "no-store", "Upload-Limit": f"max-size={runtime.settings.max_model_bytes}"}
+    if upload is not None:
+        await upload.take_over()
     if task.outcome is not None:
         headers |= _headers(task.outcome.size, COMPLETE, task.outcome.size)
-    elif upload is not None:
-        await upload.take_over()
+    elif upload is not None and not upload.over:
         headers |= _headers(upload.have, PARTIAL, len(upload.buffer))
     else:
         headers |= _headers(0, PARTIAL, None)
@@ -50,14 +51,12 @@ async def append(request: Request) -> Response:
             f"the upload was said to have {len(upload.buffer)} bytes", expected=len(upload.buffer), got=start + count
         )
     async with runtime.slots:
-        if not await upload.fill(request, count):
+        if not await upload.fill(request, start, count):
             raise ClientDisconnect
         if not last:
             return Response(status_code=204, headers=_headers(upload.have, PARTIAL, len(upload.buffer)))
-        try:
-            receipt, taken = await intake.take_body(runtime, task, upload.buffer)
-        finally:  # taken or refused: what comes next begins anew
-            runtime.uploads.end(task_id)
+        with runtime.uploads.whole(task_id, upload) as body:  # taken or refused: what comes next begins anew
+            receipt, taken = await intake.take_body(runtime, task, body)
     return json_response(receipt, 201 if taken else 200, _headers(upload.have, COMPLETE, upload.have))
 
 

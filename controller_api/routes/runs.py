@@ -10,7 +10,8 @@ from fastapi import APIRouter, Body, Header, Query, Request, Response
 from services import messages as m
 from services.errors import UnknownModel
 
-from .hot import runtime_of
+from ..shown import run_message
+from .hot import runtime_of, settled
 from .ranges import model_response
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
@@ -47,34 +48,34 @@ async def start(
     runtime = runtime_of(request)
     run = await runtime.start_run(given, idempotency_key)
     response.headers["Location"] = f"runs/{run.id}"
-    return runtime.federation.run_message(run, runtime.now)
+    return run_message(runtime, run)
 
 
 @router.get("")
 async def runs(request: Request) -> list[m.Run]:
     """Every run that is remembered, oldest first."""
-    runtime = runtime_of(request)
-    return [runtime.federation.run_message(run, runtime.now) for run in runtime.federation.runs.values()]
+    runtime = await settled(request)
+    return [run_message(runtime, one) for one in runtime.federation.runs.values()]
 
 
 @router.get("/{run_id}")
 async def run(request: Request, run_id: str) -> m.Run:
     """One run; `current` and `latest` stand for an id."""
-    runtime = runtime_of(request)
-    return runtime.federation.run_message(runtime.federation.find_run(run_id), runtime.now)
+    runtime = await settled(request)
+    return run_message(runtime, runtime.federation.find_run(run_id))
 
 
 @router.get("/{run_id}/rounds")
 async def rounds(request: Request, run_id: str) -> list[m.Round]:
     """The rounds so far, the one in progress included."""
-    federation = runtime_of(request).federation
+    federation = (await settled(request)).federation
     return [one.message(federation.journal.iso) for one in federation.find_run(run_id).rounds]
 
 
 @router.get("/{run_id}/results")
 async def results(request: Request, run_id: str) -> m.Results:
     """Everything about a run; before its end, the closed rounds."""
-    runtime = runtime_of(request)
+    runtime = await settled(request)
     return runtime.federation.results(runtime.federation.find_run(run_id), runtime.now)
 
 
@@ -83,7 +84,7 @@ async def model(
     request: Request, run_id: str, which: Annotated[Literal["latest", "best"], Query()] = "latest"
 ) -> Response:
     """Described in openapi.py: the answer is a weights document."""
-    runtime = runtime_of(request)
+    runtime = await settled(request)
     found = runtime.federation.find_run(run_id)
     info = found.model if which == "latest" else (found.best[2] if found.best else None)
     if info is None:
@@ -96,8 +97,8 @@ async def model(
 async def stop(request: Request, run_id: str, body: m.StopRequest | None = None) -> m.Run:
     """End a run now; what it made so far is kept. Stopping an ended run changes nothing."""
     runtime = runtime_of(request)
-    ended = runtime.stop_run(run_id, (body or m.StopRequest()).reason)
-    return runtime.federation.run_message(ended, runtime.now)
+    ended = await runtime.stop_run(run_id, (body or m.StopRequest()).reason)
+    return run_message(runtime, ended)
 
 
 @router.post("/{run_id}/rounds", status_code=202)
@@ -105,6 +106,6 @@ async def next_round(request: Request, run_id: str, body: m.RoundRequest | None 
     """Start the next round of a run that was posted with `advance: "manual"`. With the number of the round the call
     may be repeated: it changes nothing once that round has begun."""
     runtime = runtime_of(request)
-    advanced = runtime.next_round(run_id, body.round if body else None)
+    advanced = await runtime.next_round(run_id, body.round if body else None)
     await asyncio.sleep(0)  # learners get their tasks before the operator gets this answer
-    return runtime.federation.run_message(advanced, runtime.now)
+    return run_message(runtime, advanced)

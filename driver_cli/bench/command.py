@@ -11,9 +11,10 @@ from pathlib import Path
 from services.errors import InvalidConfig
 
 from . import plot, tables
+from .durability import Stores
 from .idle import Waiters
 from .measured import Report
-from .sizes import counts, sizes
+from .sizes import Size, counts, sizes
 from .stress import Stress
 from .sweep import Sweep
 
@@ -31,6 +32,7 @@ class Asked:
     model_store: str
     slots: int | None
     floor: bool
+    durability: bool
     idle: int | None
     idle_seconds: float
     out: Path | None
@@ -43,12 +45,16 @@ class Asked:
             raise InvalidConfig(f"--out {self.out}: there is no folder {self.out.parent}")
         if self.idle is not None:
             return Sweep([], Waiters(self.idle, self.idle_seconds, model_store=self.model_store), self.out)
+        if self.durability:
+            return Sweep([], None, self.out, [Stores(*pair, self.rounds) for pair in self._pairs()])
         cases = [
             Stress(size, learners, self.rounds, self.model_store, self.slots, self.floor)
-            for size in sizes(self.params)
-            for learners in counts(self.learners, MOST_LEARNERS)
+            for size, learners in self._pairs()
         ]
         return Sweep(cases, None, self.out)
+
+    def _pairs(self) -> list[tuple[Size, int]]:
+        return [(size, count) for size in sizes(self.params) for count in counts(self.learners, MOST_LEARNERS)]
 
 
 async def measure(asked: Asked, picture: Path | None) -> Report:
@@ -56,8 +62,8 @@ async def measure(asked: Asked, picture: Path | None) -> Report:
     sweep = asked.sweep()
     if picture:
         plot.check(picture)
-        if sweep.waiters:
-            raise InvalidConfig("--plot draws rounds; --idle measures none")
+        if not sweep.cases:
+            raise InvalidConfig("--plot draws rounds beside the floor; --idle and --durability measure none")
     return await sweep.run(lambda text: print(text, file=sys.stderr, flush=True))
 
 

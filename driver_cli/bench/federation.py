@@ -40,12 +40,13 @@ class Federation:
     rounds: int
     model_store: str
     slots: int | None
+    fsync: bool = False
     cpu_s: list[Cpu] = field(default_factory=list)  # of each round so far
     _expected_s: float = 0.05
 
     async def __aenter__(self) -> Self:
         """Start the processes and the run, and wait until it is ready for the first round."""
-        environment = {"METIS_LINEAGE_LENGTH": "1"}
+        environment = {"METIS_LINEAGE_LENGTH": "1", "METIS_FSYNC": str(self.fsync)}
         if self.slots is not None:
             environment["METIS_UPLOAD_SLOTS"] = str(self.slots)
         self.controller: LocalController = await start_controller(

@@ -141,12 +141,28 @@ class Idle(Measured):
     load: tuple[float, float]
 
 
+class Durability(Measured):
+    """Rounds of federations that differ in their model store alone; the first store keeps nothing."""
+
+    params: int
+    learners: int
+    rounds: int  # of each, that count
+    rounds_ms: dict[str, list[float]]  # federation rounds by store
+    load: tuple[float, float]
+
+    def ratio(self, store: str) -> float:
+        """Round with this store to round with the first, by their medians."""
+        first = next(iter(self.rounds_ms.values()))
+        return statistics.median(self.rounds_ms[store]) / statistics.median(first)
+
+
 class Report(Measured):
     """All that one call of `metis bench` measured."""
 
     machine: Machine
     cases: list[Case] = []
     idle: Idle | None = None
+    durability: list[Durability] = []
 
     def save(self, file: Path) -> None:
         """Write it as JSON, whole or not at all."""

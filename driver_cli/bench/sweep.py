@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .durability import Stores
 from .idle import Waiters
 from .machine import describe, load
-from .measured import Case, Idle, Report
+from .measured import Case, Durability, Idle, Report
 from .stress import Stress
 
 
@@ -19,6 +20,7 @@ class Sweep:
     cases: Sequence[Stress]
     waiters: Waiters | None = None
     out: Path | None = None
+    stores: Sequence[Stores] = ()
 
     async def run(self, tell: Callable[[str], None]) -> Report:
         """Measure; `tell` gets a line before and after each case. Raises InvalidConfig before anything is measured."""
@@ -27,9 +29,10 @@ class Sweep:
         load_before = load()
         done: list[Case] = []
         idle: Idle | None = None
+        durable: list[Durability] = []
 
         def report() -> Report:
-            made = Report(machine=describe(load_before), cases=done, idle=idle)
+            made = Report(machine=describe(load_before), cases=done, idle=idle, durability=durable)
             if self.out:
                 made.save(self.out)
             return made
@@ -38,6 +41,10 @@ class Sweep:
             tell(f"{case.learners} learners, {case.size.params:,} parameters, {case.model_store}")
             done.append(await case.run())
             tell(f"  {_told(done[-1])}")
+            report()
+        for compared in self.stores:
+            tell(f"what durability costs {compared.learners} learners with {compared.size.params:,} parameters")
+            durable.append(await compared.run())
             report()
         if self.waiters:
             tell(f"{self.waiters.polls} learners that wait")

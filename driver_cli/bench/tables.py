@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ..report import columns
 from .machine import Machine
-from .measured import Case, Idle, Report
+from .measured import Case, Durability, Idle, Report, Spread
 
 Rows = Sequence[Sequence[str]]
 Table = tuple[str, Rows]  # what it shows, and its rows; the first is the head
@@ -44,6 +44,8 @@ def _tables(reports: Sequence[Report]) -> list[Table]:
         found.append((f"Milliseconds a round, medians, `{store}`:", [_timings_head(), *map(_timings, some)]))
         found.append((f"What a round costs, `{store}`:", [_costs_head(), *map(_costs, some)]))
     found += [_idle(one.idle) for one in reports if one.idle]
+    if durable := [each for one in reports for each in one.durability]:
+        found.append(("What durability costs, milliseconds a round, in turns:", _durability(durable)))
     return found
 
 
@@ -112,6 +114,17 @@ def _idle(idle: Idle) -> Table:
         ["load", f"{idle.load[0]:.1f} to {idle.load[1]:.1f}"],
     ]
     return "Learners that wait:", rows
+
+
+def _durability(several: Sequence[Durability]) -> Rows:
+    rows = [["parameters", "learners", "store", "median", "lowest to highest", "ratio"]]
+    for one in several:
+        for store, values in one.rounds_ms.items():
+            spread = Spread.of(values)
+            between = f"{_number(spread.min)} to {_number(spread.max)}"
+            shown = (f"{one.params:,}", str(one.learners), store, _number(spread.median), between)
+            rows.append([*shown, f"{one.ratio(store):.2f}"])
+    return rows
 
 
 # ---- how values are written

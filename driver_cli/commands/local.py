@@ -37,6 +37,9 @@ def bench(
     model_store: Annotated[str, typer.Option(help="InMemory or OnDisk")] = "InMemory",
     slots: Annotated[int | None, typer.Option(min=1, help="Large uploads that the controller reads at once")] = None,
     floor: Annotated[bool, typer.Option(help="Measure bare sockets too, in turns, for the ratio")] = True,
+    durability: Annotated[
+        bool, typer.Option("--durability", help="Compare model stores, in turns, instead of the floor")
+    ] = False,
     idle: Annotated[
         int | None, typer.Option(min=1, max=20_000, help="Measure so many learners that wait, instead of rounds")
     ] = None,
@@ -56,7 +59,7 @@ def bench(
     """
     from ..bench import command
 
-    asked = command.Asked(params, learners, rounds, model_store, slots, floor, idle, idle_seconds, out)
+    asked = command.Asked(params, learners, rounds, model_store, slots, floor, durability, idle, idle_seconds, out)
     reports = command.saved(saved) if saved else [exits.run(command.measure(asked, plot))]
     if plot:
         command.draw(reports, plot)

@@ -21,7 +21,7 @@ import tenacity
 from pydantic import BaseModel
 
 from .. import messages as m
-from ..errors import FederationError, NotOfThisContract, UnexpectedAnswer, Unreachable
+from ..errors import FederationError, NotOfThisContract, UnexpectedAnswer, Unreachable, UploadOffset
 from ..wire import MEDIA_TYPE, Buffer
 from . import transfer
 from .backoff import FullJitter, is_passing
@@ -81,7 +81,8 @@ class Client:
     # ---- learners
     async def join(self, request: m.JoinRequest) -> m.Learner:
         """Enrol (under the enrolment token), or report back (under the learner's own)."""
-        return await self._json(m.Learner, "POST", "v1/learners", request)
+        headers = {"Idempotency-Key": uuid.uuid4().hex}
+        return _parse(m.Learner, await self._send("POST", "v1/learners", request, headers=headers))
 
     async def leave(self, learner_id: str) -> None:
         """Leave the federation for good."""
@@ -306,14 +307,19 @@ class Client:
             cut = True
             if not have:
                 headers = {**self._credential(url), "Content-Type": MEDIA_TYPE}
-                return await self._attempt(Request("PUT", url, headers, parts, limit_s=300.0))
+                return await self._attempt(Request("PUT", url, headers, parts, limit_s=300.0, once=size >= RESUMED))
             headers = {
                 **self._credential(url),
                 "Content-Type": "application/partial-upload",
                 "Upload-Offset": str(have),
                 "Upload-Complete": "?1",
             }
-            return await self._attempt(Request("PATCH", url, headers, _after(parts, have), limit_s=300.0))
+            try:
+                return await self._attempt(
+                    Request("PATCH", url, headers, _after(parts, have), limit_s=300.0, once=True)
+                )
+            except UploadOffset as error:  # bytes of it came over a connection that died, or it made room for another
+                raise Unreachable(error.detail, url=url) from error
 
         return await self._repeat(attempt)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ..errors import Unreachable
 from ..wire import Buffer
 from .exchange import Answer, Download, Request
+from .keepalive import watch
 
 PIECE = 1 << 20  # bytes in one system call: larger gains nothing
 HEAD_PIECE = 1 << 13  # bytes in one system call while a head, or a body of JSON, is read
@@ -41,6 +42,7 @@ class Direct:
             async with asyncio.timeout(request.deadline_s):
                 answer = await self._send(where, parts.netloc, target, request)
         except TimeoutError:
+            self._abort(self._idle.get(where, []))  # they go the same way
             raise Unreachable(
                 f"no answer from {parts.netloc} within {request.deadline_s:.0f} s", url=request.url
             ) from None
@@ -53,8 +55,9 @@ class Direct:
             if connection.usable:
                 try:
                     return await self._exchange(connection, idle, netloc, target, request)
-                except NothingCame:
-                    continue
+                except NothingCame as error:
+                    if request.once:
+                        raise Unreachable(f"{netloc} closed the connection", url=request.url) from error
         try:
             loop = asyncio.get_running_loop()
             _, protocol = await loop.create_connection(Connection, *where)
@@ -82,9 +85,11 @@ class Direct:
     async def close(self) -> None:
         """See Transport.close."""
         for idle in self._idle.values():
-            for connection in idle:
-                connection.abort()
-        self._idle.clear()
+            self._abort(idle)
+
+    def _abort(self, idle: list[Connection]) -> None:
+        while idle:
+            idle.pop().abort()
 
 
 class NothingCame(Exception):
@@ -143,6 +148,7 @@ class Connection(asyncio.BufferedProtocol):
         """See asyncio.BaseProtocol."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=0)
+        watch(transport.get_extra_info("socket"))
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Where the next bytes go: the head's buffer, or the body's place."""
@@ -242,6 +248,7 @@ class Connection(asyncio.BufferedProtocol):
     def _finish(self, body: bytes) -> None:
         assert self._answer is not None
         assert self._request is not None
+        self._sink = None
         self._answer.set_result(Answer(self._request, self._status, self._headers, body))
 
     def _fail(self, error: Exception) -> None:

@@ -15,7 +15,10 @@ SLOWEST = 64 * 1024  # bytes per second: a body is given this much time on top o
 
 @dataclass(frozen=True)
 class Request:
-    """A call. `parts` are sent one after the other as the body; `into` takes the answer's body when it is bulk."""
+    """A call. `parts` are sent one after the other as the body; `into` takes the answer's body when it is bulk.
+
+    One to be sent `once` is not repeated on a new connection when a kept one is closed: its sender asks what came.
+    """
 
     method: str
     url: str
@@ -23,6 +26,7 @@ class Request:
     parts: Sequence[Buffer] = ()
     into: Download | None = None
     limit_s: float = 30.0
+    once: bool = False
 
     @cached_property
     def length(self) -> int:

@@ -13,7 +13,7 @@ from .redis import PREFIX, Redis
 
 STORES: dict[str, StoreFactory] = {
     "InMemory": lambda config, folder: InMemory(config.lineage_length),
-    "OnDisk": lambda config, folder: OnDisk(folder / "models", config.lineage_length),
+    "OnDisk": lambda config, folder: OnDisk(folder / "models", config.lineage_length, config.fsync),
     "Redis": lambda config, folder: Redis(
         config.model_store_url.get_secret_value() if config.model_store_url else None,
         hostname=config.model_store_hostname,
@@ -23,6 +23,13 @@ STORES: dict[str, StoreFactory] = {
     ),
 }
 
+DURABLE = {one.name for one in (InMemory, OnDisk, Redis) if one.durable}
+
+
+def is_durable(config: ModelStoreConfig) -> bool:
+    """Whether the models of the store that `config` names outlive the controller."""
+    return config.model_store in DURABLE
+
 
 def open_store(config: ModelStoreConfig, folder: Path) -> ModelStore:
     """The store that `config` names, keeping its files below `folder`; raises InvalidConfig for an unknown name."""
@@ -31,4 +38,4 @@ def open_store(config: ModelStoreConfig, folder: Path) -> ModelStore:
     return STORES[config.model_store](config, folder)
 
 
-__all__ = ["STORES", "Draft", "InMemory", "ModelStore", "OnDisk", "Redis", "buffered", "open_store"]
+__all__ = ["STORES", "Draft", "InMemory", "ModelStore", "OnDisk", "Redis", "buffered", "is_durable", "open_store"]

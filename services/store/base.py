@@ -69,6 +69,10 @@ class ModelStore(Protocol):
         """Forget `key`; nothing happens when it is not held."""
         ...
 
+    def keys(self) -> list[str]:
+        """Every key that is held, in no order; not those of drafts that are not kept yet."""
+        ...
+
     def remember(self, learner: str, key: str) -> None:
         """`key` is the learner's newest update: the oldest beyond `lineage_length` are dropped, first in first out."""
         ...

@@ -13,22 +13,29 @@ from typing import BinaryIO, ClassVar
 from ..errors import DiskFull, StoreUnavailable, UnknownModel
 from .base import KEY, Buffer, Draft
 from .lineage import Lineage
+from .spares import WORTH, Spares
 
 UNFINISHED = ".part"
 ZEROS = bytes(1 << 20)
 
 
 class OnDisk:
-    """Blobs as files `<folder>/<key>`; what an earlier process left half-written is removed at the start."""
+    """Blobs as files `<folder>/<key>`; what an earlier process left half-written is removed at the start.
+
+    What was put survives this process; with `fsync` also the machine's loss of power, for a wait for the disk each.
+    """
 
     name: ClassVar[str] = "OnDisk"
     durable: ClassVar[bool] = True
     blocking: ClassVar[bool] = True
 
-    def __init__(self, folder: Path, lineage_length: int = 1) -> None:
+    def __init__(self, folder: Path, lineage_length: int = 1, fsync: bool = False) -> None:
         self.folder = folder
         self._lineage = Lineage(lineage_length)
+        self._fsync = fsync
         folder.mkdir(parents=True, exist_ok=True)
+        self._spares = Spares(folder)
+        self._sync_names(folder.parent)
         for left in folder.glob(f"*{UNFINISHED}"):
             left.unlink(missing_ok=True)
 
@@ -36,19 +43,37 @@ class OnDisk:
         """See ModelStore.put."""
         target = self._path(key)
         with self._unfinished() as path:
-            with path.open("wb") as file:
+            with self._room(path, sum(memoryview(part).nbytes for part in parts)) as file:
                 for part in parts:
                     file.write(part)
+                file.truncate()  # of a spare file that was longer
+                if self._fsync:
+                    file.flush()
+                    os.fsync(file)
             path.replace(target)
+            self._sync_names(self.folder)
 
     @contextmanager
     def draft(self, size: int) -> Iterator[Draft]:
         """See ModelStore.draft. The file is mapped, so that what is written can leave memory for the disk."""
-        with self._unfinished() as path:
-            with path.open("w+b") as file:
-                _reserve(file, size)
-                mapping = mmap.mmap(file.fileno(), size)
-            yield Draft(memoryview(mapping), lambda key: self._keep(path, key))
+        with self._unfinished() as path, self._room(path, size) as file:
+            if os.fstat(file.fileno()).st_size > size:
+                file.truncate(size)
+            _reserve(file, size)
+            mapping = mmap.mmap(file.fileno(), size)
+
+            def finish() -> None:
+                if self._fsync:
+                    mapping.flush()
+                    os.fsync(file)
+
+            def keep(key: str) -> None:
+                finish()
+                path.replace(self._path(key))
+                self._spares.note(self._path(key), mapping)
+                self._sync_names(self.folder)
+
+            yield Draft(memoryview(mapping), keep, finish)
 
     def publish(self, key: str, parts: Sequence[Buffer]) -> None:
         """See ModelStore.publish."""
@@ -56,18 +81,27 @@ class OnDisk:
 
     def file(self, key: str) -> BinaryIO | None:
         """See ModelStore.file."""
+        path = self._path(key)
         try:
-            return self._path(key).open("rb", buffering=0)
+            with self._spares.lock:
+                file = path.open("rb", buffering=0)
+                self._spares.note(path, file)
+                return file
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise StoreUnavailable(f"cannot read {key} in {self.folder}: {error.strerror}") from error
 
     def get(self, key: str) -> memoryview:
         """See ModelStore.get."""
+        path = self._path(key)
         try:
-            with self._path(key).open("rb") as file:
+            with self._spares.lock, path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size == 0:
                     return memoryview(b"")
-                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._spares.note(path, mapping)
+                return memoryview(mapping)
         except FileNotFoundError:
             raise UnknownModel(f"there is no model {key} on disk", model=key) from None
         except OSError as error:
@@ -75,10 +109,20 @@ class OnDisk:
 
     def drop(self, key: str) -> None:
         """See ModelStore.drop."""
+        self._drop(key)
+
+    def _drop(self, key: str, for_good: bool = False) -> None:
         try:
-            self._path(key).unlink(missing_ok=True)
+            self._spares.drop(self._path(key), for_good)
         except OSError as error:
             raise StoreUnavailable(f"cannot remove {key} from {self.folder}: {error.strerror}") from error
+
+    def keys(self) -> list[str]:
+        """See ModelStore.keys."""
+        try:
+            return [name for name in os.listdir(self.folder) if KEY.fullmatch(name)]
+        except OSError as error:
+            raise StoreUnavailable(f"cannot read {self.folder}: {error.strerror}") from error
 
     def remember(self, learner: str, key: str) -> None:
         """See ModelStore.remember."""
@@ -93,11 +137,16 @@ class OnDisk:
     def erase(self, learner: str) -> None:
         """See ModelStore.erase."""
         for key in self._lineage.of(learner):
-            self.drop(key)
+            self._drop(key, for_good=True)
         self._lineage.forget(learner)
 
     def close(self) -> None:
         """See ModelStore.close."""
+
+    def _room(self, path: Path, size: int) -> BinaryIO:
+        """A file to write a document of this size to, from its beginning."""
+        spare = size >= WORTH and self._spares.take(path)
+        return path.open("r+b" if spare else "w+b")
 
     @contextmanager
     def _unfinished(self) -> Iterator[Path]:
@@ -107,14 +156,21 @@ class OnDisk:
             yield path
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                self._spares.clear()
                 raise DiskFull(f"no space left in {self.folder}: free some, the call may be repeated") from error
             raise StoreUnavailable(f"cannot write to {self.folder}: {error.strerror}") from error
         finally:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _keep(self, path: Path, key: str) -> None:
-        path.replace(self._path(key))
+    def _sync_names(self, folder: Path) -> None:
+        """Wait until the names in a folder are on the disk, where that is asked for."""
+        if self._fsync:
+            opened = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(opened)
+            finally:
+                os.close(opened)
 
     def _path(self, key: str) -> Path:
         if not KEY.fullmatch(key):

@@ -85,6 +85,10 @@ class InMemory:
         if file := self._files.pop(key, None):
             file.close()
 
+    def keys(self) -> list[str]:
+        """See ModelStore.keys."""
+        return list(self._blobs)
+
     def remember(self, learner: str, key: str) -> None:
         """See ModelStore.remember."""
         for old in self._lineage.append(learner, key):

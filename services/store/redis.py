@@ -13,6 +13,7 @@ Needs the package `redis`: the extra `metisfl-rest[redis]`.
 from __future__ import annotations
 
 import os
+import re
 import threading
 import weakref
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from .redis_server import Server
 PREFIX = "metis:"
 PART_BYTES = 16 << 20  # a value of Redis has at most 512 MB, and while a large one moves nobody else is served
 UNFINISHED_S = 600  # an unfinished document is forgotten so long after its last part
+GLOB = re.compile(r"[][*?\\^-]")  # what has a meaning in a pattern of Redis
 REREADS = 5  # attempts to read a document that is being replaced
 
 
@@ -97,6 +99,17 @@ class Redis:
     def drop(self, key: str) -> None:
         """See ModelStore.drop."""
         self._drop([key])
+
+    def keys(self) -> list[str]:
+        """See ModelStore.keys."""
+        place = f"{self._prefix}model:"
+        pattern = GLOB.sub(r"\\\g<0>", place) + "*"
+
+        def scan() -> set[bytes]:
+            return set(self._client.scan_iter(pattern, count=1000))  # it may tell a key twice
+
+        keys = (one.decode(errors="replace").removeprefix(place) for one in self._server.ask(scan))
+        return [key for key in keys if KEY.fullmatch(key)]  # another's prefix may begin with this place
 
     def remember(self, learner: str, key: str) -> None:
         """See ModelStore.remember. What an earlier call left undone, because the server went away, is done now."""

@@ -10,11 +10,12 @@ from tests.controller_api.driving import TOKENS, VIEWER, bearer, begin, join, li
 
 
 async def test_an_empty_federation_is_idle(controller: InProcess) -> None:
-    """State, version, limits, and whether models outlive the process; no run."""
+    """State, version, limits, and in words that nothing outlives the process; no run."""
     shown = (await controller.http.get("/v1/federation")).json()
     assert (shown["state"], shown["waiting_for"], shown["learners"], shown["run"]) == ("idle", None, [], None)
     assert shown["version"] == __version__
     assert (shown["model_store"], shown["durable"], shown["open"]) == ("InMemory", False, True)
+    assert shown["kept"].startswith("nothing is kept: learners, runs, rounds and models are in memory and end with")
     assert shown["limits"] == {
         "max_model_bytes": 2 * 1024**3,
         "max_json_bytes": 1024**2,
@@ -41,6 +42,7 @@ async def test_a_store_on_disk_is_durable(tmp_path: Path) -> None:
     async with in_process(settings(data_dir=tmp_path, **TOKENS), store=store) as running:
         shown = (await running.http.get("/v1/federation", headers=bearer(VIEWER))).json()
     assert (shown["model_store"], shown["durable"], shown["open"]) == ("OnDisk", True, False)
+    assert "started again" in shown["kept"]
 
 
 async def test_shutdown_ends_the_run_and_the_federation(controller: InProcess) -> None:

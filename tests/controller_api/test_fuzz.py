@@ -101,7 +101,7 @@ class Target:
     def state(self) -> object:
         """What every change of the federation changes, without the clocks."""
         runtime = self.running.app.state.runtime
-        return runtime.events.last_id, list(runtime._models), list(runtime.store._blobs)
+        return runtime.events.last_id, list(runtime.models._known), list(runtime.store._blobs)
 
     def get(self, path: str) -> int:
         """The status of a path."""

@@ -88,7 +88,7 @@ async def test_what_the_store_could_not_forget_is_forgotten_when_it_is_back(own_
         assert (await anna.call("DELETE", anna.path)).status_code == 204
 
         async def owed() -> bool:
-            return (store.erase, anna.id) in controller.app.state.runtime._calls._owed
+            return (store.erase, anna.id) in controller.app.state.runtime.calls._owed
 
         await until(owed, 20)
         server.start()

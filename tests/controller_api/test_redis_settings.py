@@ -13,7 +13,7 @@ from controller_api.process import settings_from_environment
 from controller_api.settings import Settings
 from services import ModelStoreConfig
 from services.store import Redis
-from tests.conftest import Process, free_port, serve
+from tests.conftest import Process, folder_of_its_own, free_port, serve
 from tests.controller_api.driving import MSGPACK, digest_of, model, weights
 from tests.redis_server import RedisServer, require_redis
 
@@ -23,6 +23,7 @@ CANARY = "canary-2f6d"
 
 def store_of(settings: Settings, config: ModelStoreConfig | None = None) -> Redis:
     """The store of a controller with these settings."""
+    settings = settings.model_copy(update={"data_dir": folder_of_its_own()})
     store = create_app(settings, model_store_config=config).state.runtime.store
     assert isinstance(store, Redis)
     return store

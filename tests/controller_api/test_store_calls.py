@@ -1,4 +1,4 @@
-"""Calls of a store that is away: repeated within a bound, or owed until it is back, each once and in order."""
+"""Calls of a store that is away, or full: repeated within a bound, or owed until it is back, each once and in order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from controller_api import store_calls
 from controller_api.store_calls import StoreCalls
-from services.errors import AggregationFailed, StoreUnavailable, UnknownModel
+from services.errors import AggregationFailed, DiskFull, FederationError, StoreUnavailable, UnknownModel
 from services.store import InMemory
 from tests.conftest import until
 
@@ -19,6 +19,7 @@ class Store(InMemory):
     def __init__(self) -> None:
         super().__init__()
         self.away = False
+        self.error: FederationError = StoreUnavailable("away")
         self.done: list[str] = []
         self.asked = 0
 
@@ -27,7 +28,7 @@ class Store(InMemory):
         away = self.away  # before anybody sees that it was asked
         self.asked += 1
         if away:
-            raise StoreUnavailable("away")
+            raise self.error
         if key == "unknown":
             raise UnknownModel("there is no such model")
         self.done.append(key)
@@ -37,6 +38,7 @@ class Store(InMemory):
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_calls, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(store_calls, "FULL_PAUSE_S", 0.01)
 
 
 async def test_a_call_is_repeated_until_the_store_is_back() -> None:
@@ -74,6 +76,29 @@ async def test_patience_ends() -> None:
     with pytest.raises(StoreUnavailable):
         await StoreCalls(store, stopped).repeat(store.upper, "a")
     assert store.asked == 6
+
+
+async def test_a_full_disk_is_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody has to make room: the call is repeated for an hour, not for the pauses alone, and says until when."""
+    store = Store()
+    store.away, store.error = True, DiskFull("no space left")
+    calls = StoreCalls(store, asyncio.Event())
+    task = asyncio.create_task(calls.repeat(store.upper, "a"))
+
+    async def asked_often() -> bool:
+        return store.asked > 10
+
+    await until(asked_often, 5)
+    assert calls.held_up is not None
+    assert calls.held_up.until - calls.held_up.since == 3600
+    assert "no space left; tries again in 0 s, the run fails in 3600 s" in calls.held_up.text(calls.held_up.since)
+    store.away = False
+    assert await task == "A"
+    assert calls.held_up is None
+    store.away = True
+    monkeypatch.setattr(store_calls, "FULL_PATIENCE_S", 0.1)
+    with pytest.raises(DiskFull):
+        await calls.repeat(store.upper, "a")
 
 
 async def test_what_is_owed_is_done_in_order_when_the_store_is_back() -> None:

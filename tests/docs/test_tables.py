@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 import typer
 
-from controller_api import event_log, receiving, runtime, zero_copy
+from controller_api import event_log, receiving, zero_copy
 from controller_api.gate import POLICIES
 from controller_api.metrics import Metrics
 from controller_api.problems import status_of
 from controller_api.routes import hot
 from controller_api.settings import Settings
 from driver_cli.main import app as metis
-from services import errors, federation, roster, schedules, wire
+from services import errors, roster, runs, schedules, uploaded, wire
 from services.aggregation import RULES
 from services.algorithms import ALGORITHMS
 from services.combinations import allowed
@@ -245,9 +245,9 @@ def test_limits() -> None:
     assert shown["time for a head"] == f"{zero_copy.HEAD_S:g} s"
     slowest = receiving.SLOWEST * receiving.STALL_S / 1024
     assert shown["slowness of a large transfer"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
-    assert shown["runs remembered"] == str(federation.MAX_RUNS)
+    assert shown["runs remembered"] == str(runs.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
-    assert shown["models put and not used by a run"] == str(runtime.UPLOADED_KEPT)
+    assert shown["models put and not used by a run"] == str(uploaded.UPLOADED_KEPT)
 
 
 def test_decisions_are_listed_and_dated() -> None:

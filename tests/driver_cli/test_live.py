@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import os
@@ -11,10 +12,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from driver_cli import follow
 from driver_cli.display import Lines, Silent, display_for
 from driver_cli.live import draw
 from driver_cli.view import View
 from services import messages as m
+from tests.conftest import InProcess
 
 from .conftest import METIS, clean_environment
 from .test_report import results
@@ -71,6 +74,32 @@ def test_screen_shows_state_rounds_learners_and_what_is_waited_for() -> None:
         "lost",
     ):
         assert text in screen
+
+
+def test_a_long_wait_is_told_whole() -> None:
+    """Who is missing, since when, and when the wait ends, on as many lines as it takes; the rest still fits."""
+    seen = view(50, 20)
+    told = (
+        "waiting for 5 more of 8: a-learner-with-a-long-name, last seen 41 s ago; another (lost), last seen 61 s ago;"
+        " a-third-one, last seen 3 s ago; 2 others; round closes in 79 s; the run ends in 600 s"
+    )
+    seen.run = seen.run.model_copy(update={"waiting_for": told})
+    lines = drawn(seen, height=24).splitlines()
+    assert len(lines) <= 24
+    assert told in " ".join(line.strip() for line in lines)
+
+
+async def test_what_is_waited_for_is_kept_up_to_date_while_nothing_happens(controller: InProcess) -> None:
+    """No event tells that time passes: the controller is asked, and the seconds on the screen go down."""
+    client = controller.client()
+    run = await client.start_run({"termination": {"federation_rounds": 1}})
+    seen = View("http://here:1", run, since=run.started_at)
+    assert "gives up in 3600 s" in drawn(seen)
+    async with asyncio.timeout(4 * follow.CHECK_S):
+        await follow.follow(
+            client, client.events, seen, lambda _: None, lambda: "gives up in 3600 s" not in str(seen.run.waiting_for)
+        )
+    assert "waiting for 1 more of 1 learners; here: nobody; gives up in 359" in drawn(seen)
 
 
 def test_many_rounds_and_learners_fit_the_screen() -> None:

@@ -101,7 +101,9 @@ def test_an_evaluation_goes_on_at_its_deadline() -> None:
     fleet, run = in_evaluation("a", "b", schedule={"round_deadline_s": 100})
     fleet.do("a", "evaluate", accuracy=0.5)
     fleet.stay(60)
-    assert fleet.waiting_for(run) == "waiting for evaluations of b; goes on in 40 s"
+    assert fleet.waiting_for(run) == (
+        "waiting for 1 more of 2 evaluations of model 1: b, last seen 0 s ago, goes on in 40 s"
+    )
     fleet.stay(40)
     assert (run.state, run.round) == ("training", 2)
     assert run.rounds[0].evaluation.combined == {"accuracy": 0.5}

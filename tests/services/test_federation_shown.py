@@ -16,21 +16,61 @@ def test_every_wait_says_for_whom_and_for_how_long() -> None:
     fleet.join("b")
     (asked,) = [name for name in "ab" if fleet.poll(name)]
     fleet.stay(10)
-    assert fleet.waiting_for(run) == f"waiting for initial weights from {asked}; asks the next learner in 90 s"
+    assert fleet.waiting_for(run) == (
+        f"waiting for initial weights: {asked}, last seen 0 s ago, asks the next learner in 90 s"
+    )
     fleet.do(asked, "init")
     fleet.do("a")
     fleet.stay(15, "a", every=5)
-    assert fleet.waiting_for(run) == "waiting for 1 more of 2: b, last seen 15 s ago; round closes in 85 s"
+    assert fleet.waiting_for(run) == "waiting for 1 more of 2: b, last seen 15 s ago, round closes in 85 s"
     fleet.stay(10, "a", every=5)
     fleet.do("b")
-    assert fleet.waiting_for(run) == "aggregating 2 updates"
+    assert fleet.waiting_for(run) == "aggregating 2 updates into model 1"
     fleet.aggregate()
-    fleet.stay(10)
-    assert fleet.waiting_for(run) == "waiting for evaluations of a, b; goes on in 90 s"
+    fleet.stay(10, "a", every=5)
+    both = "waiting for 2 more of 2 evaluations of model 1: a, last seen 0 s ago; b, last seen 10 s ago;"
+    assert fleet.waiting_for(run) == f"{both} goes on in 90 s"
     fleet.do("a", "evaluate")
-    assert fleet.waiting_for(run) == "waiting for evaluations of b; goes on in 90 s"
+    assert fleet.waiting_for(run) == (
+        "waiting for 1 more of 2 evaluations of model 1: b, last seen 10 s ago, goes on in 90 s"
+    )
     fleet.federation.stop(run.id, "enough", fleet.now)
     assert fleet.waiting_for(run) is None
+
+
+def test_learners_that_are_lost_are_named_while_a_run_waits_for_its_learners() -> None:
+    """After half of the federation went away it is said who is missing, those that were heard of last first."""
+    fleet = Fleet("a", "b", "c", "d", "e", "f")
+    fleet.stay(20, "b", every=5)
+    fleet.stay(35, "a", every=5)
+    run = fleet.start(min_learners=3, schedule={"join_deadline_s": 60})
+    assert fleet.waiting_for(run) == (
+        "waiting for 2 more of 3 learners; here: a; not heard of: b (lost), last seen 35 s ago; c (lost), last seen"
+        " 55 s ago; d (lost), last seen 55 s ago; 2 others; gives up in 60 s"
+    )
+
+
+def test_model_0_and_overlapping_rounds_say_what_they_wait_for() -> None:
+    """The evaluation of model 0; while a round trains beside an evaluation the round is what is waited for."""
+    fleet = Fleet("a", "b")
+    run = fleet.train(evaluation={"initial": True, "overlap": True}, schedule={"round_deadline_s": 100})
+    both = "a, last seen 0 s ago; b, last seen 0 s ago;"
+    assert fleet.waiting_for(run) == f"waiting for 2 more of 2 evaluations of model 0: {both} goes on in 100 s"
+    fleet.do("a", "evaluate")
+    fleet.do("b", "evaluate")
+    fleet.do("a")
+    fleet.do("b")
+    fleet.aggregate()
+    assert fleet.waiting_for(run) == f"waiting for 2 more of 2: {both} round closes in 100 s"
+
+
+def test_a_run_with_a_time_limit_says_when_it_ends_at_the_latest() -> None:
+    """Also while it waits for its operator, who has no deadline of his own."""
+    fleet = Fleet("a")
+    run = fleet.train(advance="manual", termination={"execution_cutoff_time_mins": 2})
+    fleet.stay(30)
+    told = f"waiting for an operator to start the next round: POST /v1/runs/{run.id}/rounds"
+    assert fleet.waiting_for(run) == f"{told}; the run ends in 90 s"
 
 
 def test_a_task_is_told_with_relative_times_and_urls() -> None:

@@ -47,7 +47,9 @@ def test_a_lost_learner_or_one_that_cannot_train_is_not_here() -> None:
     fleet.join("viewer", kinds=["evaluate"])
     fleet.stay(40, "a", "viewer")
     run = fleet.start(min_learners=2)
-    assert fleet.waiting_for(run) == "waiting for 1 more of 2 learners; here: a; gives up in 3600 s"
+    assert fleet.waiting_for(run) == (
+        "waiting for 1 more of 2 learners; here: a; not heard of: b (lost), last seen 40 s ago; gives up in 3600 s"
+    )
     fleet.poll("b")
     assert run.state == "initializing"
 

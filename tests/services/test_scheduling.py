@@ -74,12 +74,20 @@ def test_a_failed_member_is_not_waited_for() -> None:
 
 def test_waiting_says_for_whom_and_how_long() -> None:
     """Who is missing, since when each was heard of, and when the wait ends."""
+    assert waiting_text(view(2, Pending("learner-2", False, 41.2), deadline_in_s=79)) == (
+        "waiting for 1 more of 3: learner-2, last seen 41 s ago, round closes in 79 s"
+    )
     assert waiting_text(view(1, HERE, LOST)) == (
         "waiting for 2 more of 3: c, last seen 3 s ago; d (lost), last seen 61 s ago; round closes in 60 s"
     )
-    assert "; e, last seen 0 s ago and 2 others; round" in waiting_text(
+    assert "; e, last seen 0 s ago; 2 others; round" in waiting_text(
         view(0, HERE, LOST, Pending("e", False, 0), HERE, HERE)
     )
+
+
+def test_of_more_members_than_are_wanted_any_will_do() -> None:
+    """With over-selection the number is that of the updates still wanted, not of the members still at work."""
+    assert waiting_text(view(1, HERE, LOST, target=2)).startswith("waiting for 1 more of 2, any of these: c, last seen")
 
 
 @given(

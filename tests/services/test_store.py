@@ -230,3 +230,20 @@ def test_an_unknown_store_is_refused_with_the_nearest(tmp_path: Path) -> None:
     """`OnDisc` is answered with OnDisk."""
     with pytest.raises(InvalidConfig, match=r"no 'OnDisc'; did you mean OnDisk\?"):
         open_store(ModelStoreConfig("OnDisc"), tmp_path)
+
+
+def test_all_keys_are_told(opened: Opener, tmp_path: Path) -> None:
+    """Those that are held, once each, however they came there; not a draft, nor what was dropped."""
+    store = opened(lineage_length=1)
+    assert store.keys() == []
+    for key in (DIGEST, "a", "a", "old", "new", "gone"):
+        store.put(key, [key.encode() * 2000])
+    store.publish("published", [bytes(1 << 20)])
+    for key in ("old", "new"):
+        store.remember("learner", key)
+    store.drop("gone")
+    with store.draft(1000) as draft:
+        assert sorted(store.keys()) == ["a", "new", "published", DIGEST]
+        draft.keep("drafted")
+    assert sorted(store.keys()) == ["a", "drafted", "new", "published", DIGEST]
+    assert held(store, *store.keys()) == store.keys()

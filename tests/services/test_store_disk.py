@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from services.errors import DiskFull, StoreUnavailable, UnknownModel
-from services.store import OnDisk
+from services import ModelStoreConfig
+from services.errors import DiskFull, FederationError, StoreUnavailable, UnknownModel
+from services.store import OnDisk, open_store
 
 MIB = 1 << 20
 
@@ -41,6 +44,56 @@ def test_models_outlive_the_process(tmp_path: Path) -> None:
     """A store opened on the same folder holds what was put before."""
     OnDisk(tmp_path).put("a", [b"kept"])
     assert bytes(OnDisk(tmp_path).get("a")) == b"kept"
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+def test_a_model_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
+) -> None:
+    """With `fsync` the bytes are written out, then the file is renamed, then its folder is; else nobody waits."""
+    seen: list[str] = []
+    sync, rename = os.fsync, Path.replace
+
+    def noted_sync(file: Any) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}"))
+        seen.append(f"sync {name.suffix or name.name}")
+        sync(file)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        seen.append(f"rename {target.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(Path, "replace", noted_rename)
+    store = open_store(ModelStoreConfig("OnDisk", fsync=fsync), tmp_path)
+    store.put("a", [b"x"])
+    with store.draft(10) as draft:
+        draft.keep("b")
+    whole = [f"sync {tmp_path.name}"]
+    for key in ("a", "b"):
+        whole += ["sync .part", f"rename {key}", "sync models"]
+    assert seen == (whole if fsync else ["rename a", "rename b"])
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EIO, StoreUnavailable), (errno.ENOSPC, DiskFull)])
+def test_a_disk_that_fails_while_it_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[FederationError]
+) -> None:
+    """What was not written out is not held, and nothing is left of it; the next call writes it anew."""
+    store = OnDisk(tmp_path, fsync=True)
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fsync", lambda file: _fail(number))
+        with pytest.raises(kind):
+            store.put("a", [b"x"])
+        with pytest.raises(kind), store.draft(10) as draft:
+            draft.keep("a")
+    assert files(tmp_path) == store.keys() == []
+    store.put("a", [b"x"])
+    assert store.keys() == ["a"]
+
+
+def _fail(number: int) -> None:
+    raise OSError(number, os.strerror(number))
 
 
 def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
@@ -117,6 +170,15 @@ def test_what_could_not_be_dropped_is_dropped_by_the_next_call(small_disk: Path)
         call()
         assert store.lineage("anna") == files(small_disk / "models")
     assert files(small_disk / "models") == []
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    """Whatever the system says of it, the store is unavailable; a folder stands for a disk that fails here."""
+    store = OnDisk(tmp_path)
+    (tmp_path / "a").mkdir()
+    for call in (store.file, store.get):
+        with pytest.raises(StoreUnavailable, match="cannot read a in"):
+            call("a")
 
 
 def test_a_folder_that_vanished_is_told(tmp_path: Path) -> None:

@@ -69,6 +69,19 @@ def test_models_and_lineages_outlive_the_controller(redis_server: RedisServer, t
     second.close()
 
 
+@pytest.mark.parametrize("own", ["a", "a*", "[ab]?", "a\\"])
+def test_keys_are_those_of_the_own_prefix(redis_server: RedisServer, tmp_path: Path, own: str) -> None:
+    """A prefix is no pattern, and a controller whose prefix begins with this one's has models of its own."""
+    names = (own, "b", "aa", "abc", f"{own}model:", f"{own}model:x")
+    stores = {name: Redis(redis_server.url, prefix=f"{tmp_path.name}:{name}") for name in names}
+    for name, store in stores.items():
+        store.put(f"of-{names.index(name)}", [b"x"])
+        store.remember("learner", f"of-{names.index(name)}")
+    assert stores[own].keys() == ["of-0"]
+    for store in stores.values():
+        store.close()
+
+
 def test_a_call_that_is_repeated_counts_once(store: Redis) -> None:
     """An answer that got lost makes the controller call again: the lineage holds the update once, as the newest."""
     for key in ("k0", "k1", "k0", "k0"):

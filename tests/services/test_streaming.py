@@ -221,11 +221,32 @@ def test_models_are_kept_while_somebody_trains_from_them() -> None:
 
 
 def test_it_says_what_it_waits_for() -> None:
-    """Who trains, how many updates are wanted, and when it gives up."""
-    fleet, run = started("a", "b", rule="FedBuff", aggregation={"buffer_size": 3}, schedule={"round_deadline_s": 60})
+    """Who trains and was heard of when, how many updates are wanted, and when it gives up; then what is made of them;
+    at the end whose scores are missing."""
+    config: dict[str, Any] = {"evaluation": {"every": 1}, "termination": {"federation_rounds": 1}}
+    schedule = {"round_deadline_s": 60, "lease_s": 120}
+    fleet, run = started("a", "b", rule="FedBuff", aggregation={"buffer_size": 3}, schedule=schedule, **config)
     fleet.do("a")
-    told = "waiting for 2 of 3 updates; training: a, b; the run ends in 60 s if there is none"
-    assert fleet.waiting_for(run) == told
+    fleet.stay(20, "a")
+    told = "waiting for 2 more of 3 updates: a, last seen 0 s ago; b, last seen 20 s ago;"
+    assert fleet.waiting_for(run) == f"{told} the run fails in 40 s if no model comes about"
+    fleet.do("a")
+    fleet.do("b")
+    assert fleet.waiting_for(run) == "aggregating 3 updates into model 1"
+    fleet.aggregate()
+    fleet.do("a", "evaluate")
+    assert fleet.waiting_for(run) == (
+        "waiting for 1 more of 2 evaluations of model 1: b, last seen 0 s ago, goes on in 60 s"
+    )
+
+
+def test_it_says_that_nobody_trains() -> None:
+    """Everybody left: it waits for whoever comes, until it gives up."""
+    fleet, run = started("a", schedule={"round_deadline_s": 60})
+    fleet.leave("a")
+    assert fleet.waiting_for(run) == (
+        "waiting for 1 more of 1 updates: nobody, the run fails in 60 s if no model comes about"
+    )
 
 
 @pytest.mark.parametrize(
@@ -251,6 +272,6 @@ def test_what_makes_no_sense_is_refused_and_what_would_is_named(config: dict[str
 def test_fedrec_needs_the_update_before_the_newest() -> None:
     """A store that keeps one update of a learner would have erased it."""
     fleet = Fleet("a")
-    fleet.federation._lineage_length = 1
+    fleet.federation.lineage_length = 1
     with pytest.raises(InvalidConfig, match="METIS_LINEAGE_LENGTH=2"):
         fleet.start({**STREAM, "aggregation_rule": "FedRec"})

@@ -1,0 +1,114 @@
+"""What changed in a federation, as rows: a kind, a key, the run that it belongs to, and JSON.
+
+Rows are small and refer to one another by ids, so that a change costs as much as what changed. What can be told from
+others is not written: scores, the best model, how often a learner was chosen, a learner's newest update.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..federation import Federation
+from ..roster import Member
+from ..rounds import Assignment, RoundState
+from ..run import RunState
+from .record import Record, dump
+
+
+class Row(NamedTuple):
+    """Something that is remembered. Without `data` it is to be forgotten."""
+
+    kind: str
+    key: str
+    run: str  # empty when it belongs to none
+    data: bytes | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows that belong together: all of them are written, or none."""
+
+    rows: list[Row]
+    forgotten: list[str]  # runs whose rows are to be removed
+
+
+MANIFEST = "manifest"  # the kind of rows that only `metis verify` reads
+MEMBER = Record(Member, but=("waiting", "progress"))
+TASK = Record(Assignment)
+ROUND = Record(RoundState, but=("train", "evaluate", "taken"))
+RUN = Record(
+    RunState,
+    but=(
+        *("config", "plan", "rounds", "zeroth", "open", "initial", "stream", "participants", "history"),
+        *("best", "scores", "bounds", "aggregator_state", "optimizer_state"),
+    ),
+)
+
+
+class Writing:
+    """Of one federation: knows which rounds were written when they had closed."""
+
+    def __init__(self, federation: Federation) -> None:
+        self._federation = federation
+        self._closed: dict[str, int] = {}  # by run: so many rounds need not be looked at again
+
+    def take(self) -> Batch:
+        """The rows of what changed since the last call."""
+        changes, rows = self._federation.changes, [self._meta()]
+        for key in changes.members:
+            member = self._federation.roster.find(key)
+            rows.append(Row("member", key, "", MEMBER.dump(member) if member else None))
+        for key in changes.tasks:
+            if task := self._federation.offers.find(key):
+                rows.append(Row("task", key, task.run_id, TASK.dump(task)))
+        if changes.members and self._federation.active:  # who left is remembered there
+            changes.runs.add(self._federation.active.id)
+        for key in changes.runs:
+            rows += self._run(self._federation.runs[key]) if key in self._federation.runs else []
+        rows += [Row(MANIFEST, one.key, one.run_id, dump(one)) for one in changes.manifests]
+        batch = Batch(rows, sorted(changes.forgotten))
+        for key in changes.forgotten:
+            self._closed.pop(key, None)
+        changes.clear()
+        return batch
+
+    def _meta(self) -> Row:
+        journal, uploaded = self._federation.journal, list(self._federation.uploaded.items())
+        return Row("meta", "clock", "", dump({"epoch": journal.epoch, "events": journal.count, "uploaded": uploaded}))
+
+    def _run(self, run: RunState) -> list[Row]:
+        rows = [Row("run", run.id, run.id, RUN.dump(run, **self._beside(run)))]
+        changed = ([run.zeroth] if run.zeroth else []) + run.rounds[self._closed.get(run.id, 0) :]
+        scored = {number for number, _ in run.scores}
+        rows += [Row("round", f"{run.id}/{one.number}", run.id, _round(one, one.number in scored)) for one in changed]
+        unfinished = [one.number for one in changed if one.number and one.state != "closed"]
+        self._closed[run.id] = unfinished[0] - 1 if unfinished else run.round
+        gone = {key: one for key, one in run.participants.items() if run.over or one.state == "left"}
+        if gone:
+            rows.append(Row("participants", run.id, run.id, dump(gone)))
+        return rows
+
+    def _beside(self, run: RunState) -> dict[str, Any]:
+        stream, key = run.stream, self._federation.runs.key_of(run.id)
+        return {
+            "config": run.config,
+            "idempotency": key,
+            "open": [one.number for one in run.open],
+            "initial": [task.id for task in run.initial],
+            "training": {key: task.id for key, task in stream.training.items()},
+            "arrived": [task.id for task in stream.arrived],
+            "ended": [task.id for task in stream.ended],
+            "resting": sorted(stream.resting),
+            "left": stream.left,
+            "since": stream.since,
+        }
+
+
+def _round(one: RoundState, scored: bool) -> bytes:
+    train = {key: task.id for key, task in one.train.items()}
+    evaluate = {key: task.id for key, task in one.evaluate.items()}
+    return ROUND.dump(one, train=train, evaluate=evaluate, scored=scored)
+
+
+__all__ = ["MANIFEST", "MEMBER", "ROUND", "RUN", "TASK", "Batch", "Row", "Writing"]
