@@ -1,0 +1,127 @@
+"""A controller that is started again on its folder: what it still knows, what it removed, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from controller_api.settings import Settings
+from services import ModelStoreConfig
+from services.messages import TERMINAL
+from tests.conftest import InProcess, in_process, until
+from tests.controller_api.driving import MSGPACK, Member, digest_of, document, join, model, weights
+
+ON_DISK = ModelStoreConfig("OnDisk", 1)
+RUN_GIVEN: dict[str, Any] = {"termination": {"federation_rounds": 3}, "min_learners": 2}
+
+
+def again(folder: Path) -> Any:
+    """A controller on the folder."""
+    return in_process(Settings(data_dir=folder, log_level="error"), store=ON_DISK)
+
+
+async def started(controller: InProcess) -> tuple[Member, Member]:
+    """A run of three rounds with two learners, from a model that was put before."""
+    members = (await join(controller.http, "anna"), await join(controller.http, "bert"))
+    body = model(*weights())
+    put = await controller.http.put(f"/v1/models/{digest_of(body)}", content=body, headers={"Content-Type": MSGPACK})
+    assert put.status_code == 201
+    given = {**RUN_GIVEN, "initial_model": digest_of(body)}
+    answer = await controller.http.post("/v1/runs", json=given, headers={"Idempotency-Key": "once"})
+    assert answer.status_code == 201, answer.text
+    return members
+
+
+def over(member: Member, controller: InProcess) -> Member:
+    """The same learner, who calls another process."""
+    return Member(controller.http, member.id, member.name, member.token)
+
+
+async def run_of(http: httpx.AsyncClient) -> dict[str, Any]:
+    """The newest run."""
+    found: dict[str, Any] = (await http.get("/v1/runs/latest")).json()
+    return found
+
+
+async def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Learners, their tokens, the round, its tasks, what was taken, and the key of the run's start are as before."""
+    async with again(tmp_path) as before:
+        anna, bert = await started(before)
+        task, other = await anna.task(), await bert.task()
+        body = document(*weights(1.0))
+        assert (await anna.put(task, body)).status_code == 201
+        last_event = before.app.state.runtime.events.last_id
+        shown = await run_of(before.http)
+    async with again(tmp_path) as after:
+        anna, bert = over(anna, after), over(bert, after)
+        found = await run_of(after.http)
+        assert {key: found[key] for key in ("id", "state", "round", "model", "config", "started_at")} == {
+            key: shown[key] for key in ("id", "state", "round", "model", "config", "started_at")
+        }
+        assert (await anna.put(task, body)).status_code == 200
+        assert (await bert.task())["id"] == other["id"]
+        assert after.app.state.runtime.events.last_id > last_event
+        given = {**RUN_GIVEN, "initial_model": shown["model"]}
+        repeated = await after.http.post("/v1/runs", json=given, headers={"Idempotency-Key": "once"})
+        assert (repeated.status_code, repeated.json()["id"]) == (201, shown["id"])
+
+        async def ended() -> bool:
+            await asyncio.gather(*[member.work() for member in (anna, bert) if await open_task(member)])
+            return (await run_of(after.http))["state"] in TERMINAL
+
+        await until(ended, 20)
+        assert (await run_of(after.http))["state"] == "completed"
+
+
+async def open_task(member: Member) -> bool:
+    """Whether it has something to do."""
+    return (await member.call("GET", f"{member.path}/task")).status_code == 200
+
+
+async def test_what_nobody_needs_is_removed(tmp_path: Path) -> None:
+    """A document that no row names leaves the store at the start; what is named stays, a model that was put too."""
+    async with again(tmp_path) as before:
+        anna, _ = await started(before)
+        assert (await anna.put(await anna.task(), document(*weights(1.0)))).status_code == 201
+        needed = set(before.app.state.runtime.store.keys())
+        before.app.state.runtime.store.put("orphan", [b"left by a process that died"])
+    (tmp_path / "models" / "half.part").write_bytes(b"half")
+    async with again(tmp_path) as after:
+        assert set(after.app.state.runtime.store.keys()) == needed
+        assert not list((tmp_path / "models").glob("*.part"))
+
+
+async def test_a_model_that_is_lost_fails_the_run_in_words(tmp_path: Path) -> None:
+    """The run that needs it ends with the reason; the controller starts, and takes the next run."""
+    async with again(tmp_path) as before:
+        await started(before)
+        digest = (await run_of(before.http))["model"]
+    (tmp_path / "models" / digest).unlink()
+    async with again(tmp_path) as after:
+        run = await run_of(after.http)
+        assert run["state"] == "failed"
+        assert "lost what the run needs" in run["reason"]
+        assert digest in run["reason"]
+        following = await after.http.post("/v1/runs", json={"termination": {"federation_rounds": 1}})
+        assert following.status_code == 201
+
+
+async def test_a_lost_answer_to_an_enrolment_costs_no_name(tmp_path: Path) -> None:
+    """The same key again, also after a restart, is the same learner with a new token; another key is refused."""
+    headers = {"Idempotency-Key": "a-key-that-nobody-guesses"}
+    async with again(tmp_path) as before:
+        first = await before.http.post("/v1/learners", json={"name": "anna"}, headers=headers)
+        assert first.status_code == 201
+    async with again(tmp_path) as after:
+        second = await after.http.post("/v1/learners", json={"name": "anna"}, headers=headers)
+        assert (second.status_code, second.json()["id"]) == (201, first.json()["id"])
+        assert second.json()["token"] != first.json()["token"]
+        other = await after.http.post("/v1/learners", json={"name": "anna"}, headers={"Idempotency-Key": "b" * 16})
+        assert other.status_code == 409
+        member = Member(after.http, second.json()["id"], "anna", second.json()["token"])
+        assert (await member.call("GET", f"{member.path}/task")).status_code == 204
+        old = Member(after.http, member.id, "anna", first.json()["token"])
+        assert (await old.call("GET", f"{old.path}/task")).status_code == 401
