@@ -41,13 +41,14 @@ class Spares:
         Raises OSError.
         """
         with self.lock:
-            seen = any(one() is not None for one in self._views.pop(path, ()))
+            seen = any(one() is not None for one in self._views.get(path, ()))
             if for_good or seen or len(self._paths) >= MOST or not _is_large(path):
                 path.unlink(missing_ok=True)
-                return
-            spare = self._folder / f"{os.urandom(12).hex()}{SPARE}"
-            path.replace(spare)
-            self._paths.append(spare)
+            else:
+                spare = self._folder / f"{os.urandom(12).hex()}{SPARE}"
+                path.replace(spare)
+                self._paths.append(spare)
+            self._views.pop(path, None)  # not before: a drop that failed is made again
 
     def take(self, path: Path) -> bool:
         """Give a spare file this name, to be written over; whether there was one."""

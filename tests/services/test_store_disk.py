@@ -172,6 +172,22 @@ def test_what_could_not_be_dropped_is_dropped_by_the_next_call(small_disk: Path)
     assert files(small_disk / "models") == []
 
 
+def test_a_drop_that_failed_and_is_made_again_tears_no_view(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody reads a model that could not be removed at first: its bytes are not written over."""
+    monkeypatch.setattr("services.store.spares.WORTH", 1)
+    monkeypatch.setattr("services.store.disk.WORTH", 1)
+    store = OnDisk(small_disk / "models")
+    store.put("a", [b"a" * (400 << 10)])
+    view = store.get("a")
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    with pytest.raises(StoreUnavailable):
+        store.drop("a")
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    store.drop("a")
+    store.put("b", [b"b" * (400 << 10)])
+    assert bytes(view[:3]) == b"aaa"
+
+
 def test_a_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     """Whatever the system says of it, the store is unavailable; a folder stands for a disk that fails here."""
     store = OnDisk(tmp_path)
