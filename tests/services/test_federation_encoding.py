@@ -91,7 +91,7 @@ def test_the_model_that_was_given_may_be_fetched_and_counts_by_its_size() -> Non
     offers, given = fleet.federation.offers, model("first, smaller")
     assert offers.naming(fleet.ids["all"], coded("first").digest) is None
     assert offers.naming(fleet.ids["all"], given.digest) is fleet.task("all")
-    fleet.federation.note_download(fleet.ids["all"], given, given.size)
+    fleet.federation.offers.note_download(fleet.ids["all"], given, given.size)
     assert (run.rounds[0].bytes.down, shown(fleet, fleet.task("all")).model) == (
         given.size,
         m.Reference(digest=given.digest, url=f"../../models/{given.digest}", size=given.size),

@@ -214,10 +214,10 @@ def test_bytes_up_and_down_are_counted_once() -> None:
     fleet = Fleet("a", "b")
     run = fleet.train()
     assert run.model is not None
-    fleet.federation.note_download(fleet.ids["a"], run.model, 300)
-    fleet.federation.note_download(fleet.ids["a"], run.model, 7)  # the rest of a download that was cut
-    fleet.federation.note_download("nobody", run.model, 300)
-    fleet.federation.note_download(fleet.ids["a"], model("another"), 300)
+    fleet.federation.offers.note_download(fleet.ids["a"], run.model, 300)
+    fleet.federation.offers.note_download(fleet.ids["a"], run.model, 7)  # the rest of a download that was cut
+    fleet.federation.offers.note_download("nobody", run.model, 300)
+    fleet.federation.offers.note_download(fleet.ids["a"], model("another"), 300)
     task = fleet.task("a")
     fleet.give(task, "x" * 100)
     fleet.give(task, "x" * 100)
