@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
 
 from services.changes import Changes
-from services.errors import FederationError, StoreUnavailable
+from services.errors import DiskFull, FederationError, StoreUnavailable
 from services.state import Batch, Row, Writing
 
 from .folder import Folder
@@ -29,10 +29,14 @@ log = structlog.get_logger("controller")
 class Keeper:
     """Of one federation and the folder that its state is kept in."""
 
-    def __init__(self, writing: Writing, changes: Changes, folder: Folder) -> None:
+    def __init__(
+        self, writing: Writing, changes: Changes, folder: Folder, make_room: Callable[[], None] = lambda: None
+    ) -> None:
+        """`make_room` is called when the disk is full, before the last attempt."""
         self._writing = writing
         self._changes = changes
         self._folder = folder
+        self._make_room = make_room
         self._due = asyncio.Event()
         self._busy = False
         self._waiters: list[asyncio.Future[None]] = []
@@ -85,11 +89,9 @@ class Keeper:
             try:
                 await self._write()
             except Exception as why:
-                known = isinstance(why, FederationError)
-                error = (
-                    why if isinstance(why, FederationError) else StoreUnavailable(f"cannot write the state: {why!r}")
-                )
-                log.warning("a change cannot be written", again_in_s=PAUSE_S, error=error.detail, exc_info=not known)
+                bug = not isinstance(why, FederationError)
+                error = why if isinstance(why, FederationError) else StoreUnavailable(f"state not written: {why!r}")
+                log.warning("a change cannot be written", again_in_s=PAUSE_S, error=error.detail, exc_info=bug)
                 now = time.monotonic()
                 self.held_up = HeldUp(error.detail, self.held_up.since if self.held_up else now, now + PAUSE_S)
                 self._failed = error
@@ -113,8 +115,15 @@ class Keeper:
         if self._changes:
             self._unwritten = _merged(self._unwritten, self._writing.take())
         if self._unwritten:
-            await asyncio.to_thread(self._folder.database.write, self._unwritten)
+            await asyncio.to_thread(self._put_down, self._unwritten)
             self._unwritten = None
+
+    def _put_down(self, batch: Batch) -> None:
+        try:
+            self._folder.database.write(batch)
+        except DiskFull:
+            self._make_room()
+            self._folder.database.write(batch)
 
     async def _finish(self) -> None:
         try:

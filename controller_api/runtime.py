@@ -71,7 +71,7 @@ class Runtime:
         self.uploads = Uploads(settings.upload_slots)
         self.stopped = asyncio.Event()  # the process may end
         self._folder = folder
-        self.keeper = Keeper(Writing(federation), federation.changes, folder) if folder else None
+        self.keeper = Keeper(Writing(federation), federation.changes, folder, store.make_room) if folder else None
         self._ahead_s = (folder.time() if folder else time.time()) - time.monotonic() - federation.journal.epoch
         self.calls = StoreCalls(store, self.stopped)
         self.off_loop = self.calls.off_loop

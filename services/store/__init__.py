@@ -7,13 +7,13 @@ from pathlib import Path
 from ..config import ModelStoreConfig, nearest
 from ..errors import InvalidConfig
 from .base import Draft, ModelStore, StoreFactory, buffered
-from .disk import OnDisk
+from .disk import FOLDER, OnDisk
 from .memory import InMemory
 from .redis import PREFIX, Redis
 
 STORES: dict[str, StoreFactory] = {
     "InMemory": lambda config, folder: InMemory(config.lineage_length),
-    "OnDisk": lambda config, folder: OnDisk(folder / "models", config.lineage_length, config.fsync),
+    "OnDisk": lambda config, folder: OnDisk(folder / FOLDER, config.lineage_length, config.fsync),
     "Redis": lambda config, folder: Redis(
         config.model_store_url.get_secret_value() if config.model_store_url else None,
         hostname=config.model_store_hostname,

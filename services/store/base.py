@@ -73,6 +73,10 @@ class ModelStore(Protocol):
         """Every key that is held, in no order; not those of drafts that are not kept yet."""
         ...
 
+    def make_room(self) -> None:
+        """Give back disk space that is held only to be quick: something else has found the disk full."""
+        ...
+
     def remember(self, learner: str, key: str) -> None:
         """`key` is the learner's newest update: the oldest beyond `lineage_length` are dropped, first in first out."""
         ...

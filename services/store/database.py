@@ -18,6 +18,7 @@ from pathlib import Path
 from ..errors import DiskFull, InvalidConfig, StoreUnavailable
 from ..state import Batch, Row
 
+NAME = "state.sqlite"  # in a controller's folder
 FORMAT = 1  # of the rows; raise it with a step in MIGRATIONS
 APPLICATION_ID = 0x4D455449  # "METI", in the head of the file
 TABLES = (

@@ -15,6 +15,7 @@ from .base import KEY, Buffer, Draft
 from .lineage import Lineage
 from .spares import WORTH, Spares
 
+FOLDER = "models"  # in a controller's folder
 UNFINISHED = ".part"
 ZEROS = bytes(1 << 20)
 
@@ -97,11 +98,10 @@ class OnDisk:
         path = self._path(key)
         try:
             with self._spares.lock, path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size == 0:
-                    return memoryview(b"")
-                mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._spares.note(path, mapping)
-                return memoryview(mapping)
+                view = mapped(file)
+                if view:
+                    self._spares.note(path, view.obj)
+                return view
         except FileNotFoundError:
             raise UnknownModel(f"there is no model {key} on disk", model=key) from None
         except OSError as error:
@@ -123,6 +123,10 @@ class OnDisk:
             return [name for name in os.listdir(self.folder) if KEY.fullmatch(name)]
         except OSError as error:
             raise StoreUnavailable(f"cannot read {self.folder}: {error.strerror}") from error
+
+    def make_room(self) -> None:
+        """See ModelStore.make_room."""
+        self._spares.clear()
 
     def remember(self, learner: str, key: str) -> None:
         """See ModelStore.remember."""
@@ -156,7 +160,7 @@ class OnDisk:
             yield path
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                self._spares.clear()
+                self.make_room()
                 raise DiskFull(f"no space left in {self.folder}: free some, the call may be repeated") from error
             raise StoreUnavailable(f"cannot write to {self.folder}: {error.strerror}") from error
         finally:
@@ -176,6 +180,13 @@ class OnDisk:
         if not KEY.fullmatch(key):
             raise UnknownModel(f"{key!r} cannot be a model's key", model=key)
         return self.folder / key
+
+
+def mapped(file: BinaryIO) -> memoryview:
+    """Read-only view of a file's bytes."""
+    if os.fstat(file.fileno()).st_size == 0:
+        return memoryview(b"")
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _reserve(file: BinaryIO, size: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import shutil
 import sqlite3
@@ -13,17 +12,16 @@ from typing import ClassVar
 from ..errors import InvalidConfig, StoreUnavailable, UnknownModel
 from ..state import Row
 from .base import KEY
-from .database import APPLICATION_ID, FORMAT
-from .disk import UNFINISHED, OnDisk
+from .database import APPLICATION_ID, FORMAT, NAME
+from .disk import FOLDER, UNFINISHED, OnDisk, mapped
 
-STATE, MODELS = "state.sqlite", "models"
 PIECE = 1 << 20  # bytes that are copied at a time
 HINT = "name the folder of a controller with the store OnDisk: --data-dir"
 
 
 def rows_of(folder: Path, *kinds: str) -> list[Row]:
     """What is remembered, of these kinds; raises InvalidConfig, naming the file, when it cannot be read."""
-    path = folder / STATE
+    path = folder / NAME
     if not path.is_file():
         raise InvalidConfig(f"{path} is not there; {HINT}", path=str(path))
     try:
@@ -55,8 +53,8 @@ class Kept:
     """
 
     def __init__(self, folder: Path, copies: Path) -> None:
-        self._folder, self._copies = folder / MODELS, copies
-        self._copied = _log(folder / STATE).exists()
+        self._folder, self._copies = folder / FOLDER, copies
+        self._copied = _log(folder / NAME).exists()
         if not self._folder.is_dir():
             raise InvalidConfig(f"{self._folder} is not there; {HINT}", path=str(self._folder))
 
@@ -68,7 +66,8 @@ class Kept:
         try:
             if self._copied and not copy.exists():
                 _copy(path, copy)
-            return _mapped(copy if self._copied else path)
+            with (copy if self._copied else path).open("rb") as file:
+                return mapped(file)
         except FileNotFoundError:
             raise UnknownModel(f"there is no model {key} on disk", model=key) from None
         except OSError as error:
@@ -86,13 +85,6 @@ def _copy(path: Path, copy: Path) -> None:
         part.replace(copy)
 
 
-def _mapped(path: Path) -> memoryview:
-    with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 class Aside:
     """A store that reads what is kept elsewhere too, and writes to a folder of its own."""
 
@@ -103,7 +95,7 @@ class Aside:
     def __init__(self, kept: Kept, own: OnDisk) -> None:
         self._kept, self._own = kept, own
         self.put, self.publish, self.draft = own.put, own.publish, own.draft
-        self.file, self.drop, self.keys = own.file, own.drop, own.keys
+        self.file, self.drop, self.keys, self.make_room = own.file, own.drop, own.keys, own.make_room
         self.remember, self.lineage, self.erase, self.close = own.remember, own.lineage, own.erase, own.close
 
     def get(self, key: str) -> memoryview:

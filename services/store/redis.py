@@ -111,6 +111,9 @@ class Redis:
         keys = (one.decode(errors="replace").removeprefix(place) for one in self._server.ask(scan))
         return [key for key in keys if KEY.fullmatch(key)]  # another's prefix may begin with this place
 
+    def make_room(self) -> None:
+        """See ModelStore.make_room: nothing is held for that."""
+
     def remember(self, learner: str, key: str) -> None:
         """See ModelStore.remember. What an earlier call left undone, because the server went away, is done now."""
         lineage, length = self._lineage(learner), self._lineage_length

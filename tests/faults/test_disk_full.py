@@ -124,6 +124,18 @@ async def test_what_cannot_be_kept_is_refused(disk: SmallDisk) -> None:
         await completed(controller, 2.0, LARGE, rounds=1)
 
 
+async def test_room_that_is_held_to_be_quick_is_given_back(disk: SmallDisk) -> None:
+    """A full disk that holds files to be written over is not full for the controller's state."""
+    async with on(disk) as controller:
+        store = controller.app.state.runtime.store
+        store.put("old", [bytes(4 << 20)])
+        store.drop("old")
+        assert list(store.folder.glob("*.spare"))
+        disk.fill()
+        await join(controller.http, "anna")
+        assert not list(store.folder.glob("*.spare"))
+
+
 async def test_who_was_refused_is_not_in_its_own_way(disk: SmallDisk) -> None:
     """A learner that could not be written down is none: its name is free when it asks again."""
     async with on(disk) as controller:
