@@ -19,12 +19,11 @@ from services.rule_state import load_state
 from services.run import RunState
 from services.state import extend, restore
 from services.store import ModelStore
-from services.store.database import Database
+from services.store.database import NAME, Database
 from services.store.ownership import Ownership
 
 from .models import Models
 
-NAME = "state.sqlite"
 log = structlog.get_logger("controller")
 
 

@@ -13,7 +13,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-import xxhash
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
@@ -24,6 +23,7 @@ from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
 from services.failpoints import reach
 from services.layout import Layout
+from services.manifest import fingerprint_of
 from services.memory import allocate
 from services.plan import Plan
 from services.rounds import Assignment, Outcome
@@ -91,11 +91,6 @@ async def transforming(runtime: Runtime, task: Assignment, layout: Layout) -> Ch
 def unfolded(task: Assignment, size: int) -> int:
     """Bytes of an update of `size` bytes once it is plain, at most."""
     return max(size, task.model.size) if task.model and task.may_code else size
-
-
-def fingerprint_of(body: Buffer) -> str:
-    """What tells whether a body is sent again; fast, and no more than that: a learner could only fool itself."""
-    return xxhash.xxh3_128_hexdigest(body)
 
 
 def check_media(task: Assignment, request: Request) -> None:

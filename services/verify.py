@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import xxhash
-
 from . import wire
 from .config import RunConfig
 from .engine import Made, aggregate
 from .errors import FederationError, StoreUnavailable, UnknownModel
 from .job import Aggregation, Share
-from .manifest import Counted, Manifest, config_digest
+from .manifest import Counted, Manifest, config_digest, fingerprint_of
 from .plan import Plan, plan
 from .rounds import ModelInfo
 from .rule_state import load_state
@@ -94,7 +92,7 @@ class _Looking:
     def _update(self, update: Counted, what: str) -> bool:
         """Whether it is there."""
         document = self._find(update.key)
-        if document is not None and xxhash.xxh3_128_hexdigest(document) != update.fingerprint:
+        if document is not None and fingerprint_of(document) != update.fingerprint:
             self.wrong.append(f"{what} was changed")
         return document is not None
 
