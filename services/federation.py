@@ -371,6 +371,7 @@ class Federation:
         self.offers.void_all(member.id, None, f"{member.name} left", now)
         self.roster.remove(member.id)
         if self.active:
+            self.changes.runs.add(self.active.id)
             self.active.stream.forget(member.id)
             shown = self.learner_message(member, now)
             self.active.participants[member.id] = shown.model_copy(update={"state": "left"})

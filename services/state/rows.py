@@ -62,8 +62,6 @@ class Writing:
         for key in changes.tasks:
             if task := self._federation.offers.find(key):
                 rows.append(Row("task", key, task.run_id, TASK.dump(task)))
-        if changes.members and self._federation.active:  # who left is remembered there
-            changes.runs.add(self._federation.active.id)
         for key in changes.runs:
             rows += self._run(self._federation.runs[key]) if key in self._federation.runs else []
         rows += [Row(MANIFEST, one.key, one.run_id, dump(one)) for one in changes.manifests]

@@ -95,14 +95,18 @@ class Commands(RuleBasedStateMachine):
 
     @initialize(names=st.lists(st.sampled_from(NAMES), unique=True, min_size=2), config=CONFIGS, given=st.booleans())
     def begin(self, names: list[str], config: dict[str, Any], given: bool) -> None:
-        self.fleet = Fleet(*names)
+        self.over(Fleet(*names))
+        self.start(config, given)
+
+    def over(self, fleet: Fleet) -> None:
+        """Command this fleet."""
+        self.fleet = fleet
         self.federation = self.fleet.federation
         self.jobs: list[Aggregation] = []
         self.counted: set[str] = set()
         self.seen: list[Assignment] = []
         self.rounds: dict[str, int] = {}
         self.ended: dict[str, Any] = {}
-        self.start(config, given)
 
     # ---- learners
     @rule(name=st.sampled_from(NAMES), trains=st.booleans())

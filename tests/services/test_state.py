@@ -154,13 +154,7 @@ class KeptMachine(FederationMachine):
         given=st.booleans(),
     )
     def begin(self, names: list[str], config: dict[str, Any], given: bool) -> None:
-        self.fleet = Clock(*names)
-        self.federation = self.fleet.federation
-        self.jobs: list[Aggregation] = []
-        self.counted: set[str] = set()
-        self.seen: list[Assignment] = []
-        self.rounds: dict[str, int] = {}
-        self.ended: dict[str, Any] = {}
+        self.over(Clock(*names))
         self.rows = Rows()
         self.writing = Writing(self.federation)
         self.start(config, given)
