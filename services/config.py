@@ -184,7 +184,8 @@ class ControllerConfig:
 
 @dataclass(config=CHECKED, frozen=True)
 class ModelStoreConfig:
-    """Where models live. `lineage_length` k keeps the newest k updates per learner; 0 keeps all.
+    """Where models live. `lineage_length` k keeps the newest k updates per learner, and of each run what its newest k
+    rounds were made of beside them; 0 keeps all.
 
     `fsync` is for OnDisk: models survive a loss of power too. The rest is for the store Redis: hostname and port go
     before those of the URL, which may hold a password.
