@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -22,7 +23,7 @@ from services.config import resolve
 from services.errors import FederationError
 from services.federation import Federation
 from services.plan import check_names
-from services.store import is_durable, open_store
+from services.store import ModelStore, is_durable, open_store
 
 from . import problems
 from .folder import Folder
@@ -67,8 +68,7 @@ def create_app(
     defaults = (controller_config or ControllerConfig()).run_defaults()
     check_names(resolve({}, defaults))
     store_config = _store_config(settings, model_store_config)
-    metrics, folder = Metrics(), Folder(settings.data_dir) if is_durable(store_config) else None
-    store = open_store(store_config, settings.data_dir)
+    metrics, (folder, store) = Metrics(), _opened(store_config, settings.data_dir)
     federation = _federation(defaults, store_config, folder)
     runtime = Runtime(settings, store, federation, metrics, Webhooks(settings), folder)
 
@@ -117,6 +117,20 @@ def _store_config(settings: Settings, given: ModelStoreConfig | None) -> ModelSt
         model_store_prefix=chosen.model_store_prefix or settings.model_store_prefix,
         fsync=chosen.fsync or settings.fsync,
     )
+
+
+def _opened(store: ModelStoreConfig, path: Path) -> tuple[Folder | None, ModelStore]:
+    """The folder of a durable controller, None for another's, and its models."""
+    if not is_durable(store):
+        return None, open_store(store, path)
+    folder = Folder(path)
+    try:
+        opened = open_store(store, path)
+        opened.claim(folder.database.identity())
+    except BaseException:
+        folder.close()
+        raise
+    return folder, opened
 
 
 def _federation(defaults: Mapping[str, Any], store: ModelStoreConfig, folder: Folder | None) -> Federation:

@@ -59,7 +59,7 @@ class Keeper:
 
     def note(self) -> None:
         """Something may have changed."""
-        if self._changes:
+        if self._writing.due:
             self._due.set()
 
     async def kept(self) -> None:
@@ -112,7 +112,7 @@ class Keeper:
         self._due.set()
 
     async def _write(self) -> None:
-        if self._changes:
+        if self._writing.due:
             self._unwritten = _merged(self._unwritten, self._writing.take())
         if self._unwritten:
             await asyncio.to_thread(self._put_down, self._unwritten)

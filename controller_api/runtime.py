@@ -37,6 +37,7 @@ from .models import Models
 from .polls import Polls
 from .settings import Settings
 from .store_calls import StoreCalls
+from .sweeping import Sweeper
 from .tokens import hashed, new_token, new_webhook_secret
 from .uploads import Uploads
 from .webhooks import Webhooks
@@ -77,8 +78,8 @@ class Runtime:
         self.off_loop = self.calls.off_loop
         self.models = Models(federation, store, self.calls)
         self.model = self.models.find
+        self._sweeper = Sweeper(federation, self.models, self.uploads, store, self.calls, self.kept)
         self._polls = Polls()
-        self._left: set[str] = set()  # learners whose updates are still to be erased
         self._told_over: set[str] = set()
         self._alarm = Alarm()
         self._webhooks = webhooks
@@ -92,7 +93,7 @@ class Runtime:
         async with kept, asyncio.TaskGroup() as group, self._webhooks.running():
             self._background = group
             if self._folder:
-                self._left |= await self._folder.resume(self.federation, self.models, self.store, self.now)
+                self._sweeper.left |= await self._folder.resume(self.federation, self.models, self.store, self.now)
                 self._changed(lambda: self.federation.tick(self.now))
             keepers = [group.create_task(one) for one in (self._keep_time(), self.calls.settle_later())]
             try:
@@ -229,7 +230,7 @@ class Runtime:
         try:
             return await self.accept(task, made)
         finally:
-            await self._sweep()
+            await self._sweeper.sweep()
 
     async def accept(self, task: Assignment, outcome: Outcome) -> tuple[m.Receipt, bool]:
         """Take a result that leaves nothing in the store: scores, or a replay."""
@@ -244,7 +245,7 @@ class Runtime:
         """Hold a model that an operator sent."""
         await self.models.put(digest, body)
         self._changed(lambda: self.federation.uploaded.add(digest, len(body)))
-        await self._sweep()
+        await self._sweeper.sweep()
         await self.kept()
 
     def note_download(self, learner_id: str | None, model: ModelInfo, size: int) -> None:
@@ -259,7 +260,13 @@ class Runtime:
         first = await self.models.first(given, self.off_loop)
         run = self._changed(lambda: self.federation.start(given, self.now, key, first))
         reach("run-started")
-        await self.kept()
+        try:
+            await self.kept()
+        except FederationError as error:
+            if key is None:  # with a key the call may be repeated: it gets this run, once it is written
+                why = f"nobody was told of its start: {error.detail}"
+                self._changed(lambda: self.federation.stop(run.id, why, self.now))
+            raise
         return run
 
     async def stop_run(self, run_id: str, reason: str) -> RunState:
@@ -322,11 +329,11 @@ class Runtime:
             for event in events:
                 self.metrics.note(event)
                 if event.kind == "learner-left":
-                    self._left.add(event.data["id"])
+                    self._sweeper.left.add(event.data["id"])
                 (log.debug if event.kind in QUIET_EVENTS else log.info)(event.kind, text=event.text)
             self._alarm.ring()
             if self._background and any(event.kind in ("learner-left", "run-ended") for event in events):
-                self._background.create_task(self._sweep())
+                self._background.create_task(self._sweeper.sweep())
         (self.keeper.note if self.keeper else self.federation.changes.clear)()
         if offers.woken:
             woken, offers.woken = offers.woken, set()
@@ -373,25 +380,8 @@ class Runtime:
             lambda: self.federation.aggregated(job, made.model, made.states, made.spent_s, self.now, made.stored)
         )
         reach("round-changed")
-        await self._sweep()
+        await self._sweeper.sweep()
         reach("round-kept")
-
-    async def _sweep(self) -> None:
-        """Drop the models that nobody needs, and updates of learners that left, once that is written down."""
-        old = self.models.unneeded()
-        settled, self.federation.settled = self.federation.settled, []
-        try:
-            await self.kept()
-        except FederationError:  # the next sweep does it
-            self.federation.settled = settled + self.federation.settled
-            return
-        gone = [one for one in self._left if not self.federation.awaits_update_of(one)]
-        self._left.difference_update(gone)
-        await self.calls.owe(
-            *((self.store.remember, *update) for update in settled),
-            *((self.store.drop, key) for key in self.models.forget(old)),
-            *((self.store.erase, one) for one in gone),
-        )
 
     def _shown(self, member: Member) -> m.Learner:
         return self.federation.learner_message(member, self.now)

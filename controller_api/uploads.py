@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from starlette.requests import Request
@@ -134,6 +134,11 @@ class Uploads:
             found = self._uploads.get(task_id)
             if found is upload or (found is not None and not found.read):
                 del self._uploads[task_id]
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Forget what came for tasks that are not `wanted` any more, and that nobody reads now."""
+        for task_id in [key for key, one in self._uploads.items() if not (one.read or wanted(key))]:
+            del self._uploads[task_id]
 
     def end(self, task_id: str) -> None:
         """Forget an upload; whoever reads it stops."""

@@ -116,6 +116,11 @@ class Offers:
         """The task, while its run is remembered."""
         return self._tasks.get(task_id)
 
+    def is_open(self, task_id: str) -> bool:
+        """Whether a result of the task is still wanted."""
+        task = self.find(task_id)
+        return task is not None and task.state == "offered"
+
     def restore(self, tasks: Iterable[Assignment]) -> None:
         """Tasks of a run that was written down, the oldest first."""
         for task in tasks:

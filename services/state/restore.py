@@ -19,9 +19,8 @@ from ..run import RunState
 from ..scheduling import streams
 from ..shares import newest
 from ..transforms import first_bounds
-from .rows import MANIFEST, MEMBER, ROUND, RUN, TASK, Row
+from .rows import MANIFEST, MEMBER, ROUND, RUN, TASK, UNKNOWN_EVENTS, Row
 
-UNKNOWN_EVENTS = 10_000  # that may have been told after the last that was written: no number is used twice
 Rows = Mapping[str, list[Any]]  # by kind
 
 

@@ -33,6 +33,7 @@ class Batch:
     forgotten: list[str]  # runs whose rows are to be removed
 
 
+UNKNOWN_EVENTS = 10_000  # that may have been told after the last that was written: no number is used twice
 MANIFEST = "manifest"  # the kind of rows that only `metis verify` reads
 MEMBER = Record(Member, but=("waiting", "progress"))
 TASK = Record(Assignment)
@@ -52,6 +53,13 @@ class Writing:
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
         self._closed: dict[str, int] = {}  # by run: so many rounds need not be looked at again
+        self._events = federation.journal.count  # that are written
+
+    @property
+    def due(self) -> bool:
+        """Whether there is something to write."""
+        untold = self._federation.journal.count - self._events
+        return bool(self._federation.changes) or untold > UNKNOWN_EVENTS // 2
 
     def take(self) -> Batch:
         """The rows of what changed since the last call."""
@@ -73,6 +81,7 @@ class Writing:
 
     def _meta(self) -> Row:
         journal, uploaded = self._federation.journal, list(self._federation.uploaded.items())
+        self._events = journal.count
         return Row("meta", "clock", "", dump({"epoch": journal.epoch, "events": journal.count, "uploaded": uploaded}))
 
     def _run(self, run: RunState) -> list[Row]:

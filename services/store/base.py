@@ -89,6 +89,11 @@ class ModelStore(Protocol):
         """Drop all updates of a learner that left."""
         ...
 
+    def claim(self, owner: str) -> None:
+        """All that is held belongs to `owner`, the id of a controller's folder; raises InvalidConfig when it is
+        another's."""
+        ...
+
     def close(self) -> None:
         """Release what is held."""
         ...

@@ -19,16 +19,18 @@ from ..errors import DiskFull, InvalidConfig, StoreUnavailable
 from ..state import Batch, Row
 
 NAME = "state.sqlite"  # in a controller's folder
-FORMAT = 1  # of the rows; raise it with a step in MIGRATIONS
+FORMAT = 2  # of the rows; raise it with a step in MIGRATIONS
 APPLICATION_ID = 0x4D455449  # "METI", in the head of the file
+IDENTITY = "CREATE TABLE identity AS SELECT lower(hex(randomblob(8))) AS id"
 TABLES = (
     "CREATE TABLE row (kind TEXT NOT NULL, key TEXT NOT NULL, run TEXT NOT NULL, data BLOB NOT NULL,"
     " checksum INTEGER NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID",
     "CREATE INDEX row_run ON row (run)",
+    IDENTITY,
 )
 ADVICE = "restore it from a backup, or give another --data-dir to begin anew"
 Migration = Callable[[sqlite3.Connection], object]
-MIGRATIONS: Mapping[int, Migration] = {}  # from this format to the next
+MIGRATIONS: Mapping[int, Migration] = {1: lambda file: file.execute(IDENTITY)}  # from this format to the next
 
 
 class Database:
@@ -85,10 +87,13 @@ class Database:
         if steps:
             _change(self._connection, [one for one in steps if one], newest)
 
-    def rows(self) -> list[Row]:
-        """Everything that is remembered; raises InvalidConfig for a row that is not as it was written."""
+    def rows(self, which: str = "") -> list[Row]:
+        """Everything that is remembered, or `which` by a clause of SQL.
+
+        Raises InvalidConfig for a row that is not as it was written.
+        """
         try:
-            found = self._connection.execute("SELECT kind, key, run, data, checksum FROM row").fetchall()
+            found = self._connection.execute(f"SELECT kind, key, run, data, checksum FROM row {which}").fetchall()
         except sqlite3.Error as error:
             raise _unreadable(self.path, error) from error
         rows = [(Row(kind, key, run, data), checksum) for kind, key, run, data, checksum in found]
@@ -99,8 +104,14 @@ class Database:
 
     def epoch(self) -> float | None:
         """Wall-clock time at which the clock of the rows was 0; None when there are none."""
-        clock = next((row.data for row in self.rows() if (row.kind, row.key) == ("meta", "clock")), None)
-        return None if clock is None else float(json.loads(clock)["epoch"])
+        for clock in self.rows("WHERE kind = 'meta' AND key = 'clock'"):
+            return float(json.loads(clock.data or b"")["epoch"])
+        return None
+
+    def identity(self) -> str:
+        """An id that was drawn for the file when it was made."""
+        (drawn,) = self._connection.execute("SELECT id FROM identity").fetchone()
+        return str(drawn)
 
     def write(self, batch: Batch) -> None:
         """Remember all of a batch, or nothing; raises DiskFull or StoreUnavailable."""

@@ -144,6 +144,9 @@ class OnDisk:
             self._drop(key, for_good=True)
         self._lineage.forget(learner)
 
+    def claim(self, owner: str) -> None:
+        """See ModelStore.claim: the folder's lock sees to that."""
+
     def close(self) -> None:
         """See ModelStore.close."""
 

@@ -108,6 +108,9 @@ class InMemory:
             self.drop(key)
         self._lineage.forget(learner)
 
+    def claim(self, owner: str) -> None:
+        """See ModelStore.claim: nobody else can reach it."""
+
     def close(self) -> None:
         """See ModelStore.close."""
         for key in list(self._blobs):

@@ -29,7 +29,8 @@ def rows_of(folder: Path, *kinds: str) -> list[Row]:
             (owner,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if (owner, version) != (APPLICATION_ID, FORMAT):
-                raise InvalidConfig(f"{path} has format {version}, this program reads {FORMAT}", path=str(path))
+                advice = "; a controller that is started on it brings it up" if version < FORMAT else ""
+                raise InvalidConfig(f"{path} has format {version}, this program reads {FORMAT}{advice}", path=str(path))
             wanted = ", ".join("?" * len(kinds))
             found = connection.execute(f"SELECT kind, key, run, data FROM row WHERE kind IN ({wanted})", kinds)
             return [Row(*one) for one in found.fetchall()]
@@ -96,7 +97,8 @@ class Aside:
         self._kept, self._own = kept, own
         self.put, self.publish, self.draft = own.put, own.publish, own.draft
         self.file, self.drop, self.keys, self.make_room = own.file, own.drop, own.keys, own.make_room
-        self.remember, self.lineage, self.erase, self.close = own.remember, own.lineage, own.erase, own.close
+        self.remember, self.lineage, self.erase = own.remember, own.lineage, own.erase
+        self.claim, self.close = own.claim, own.close
 
     def get(self, key: str) -> memoryview:
         """See ModelStore.get; what was made here goes before what is kept."""

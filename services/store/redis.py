@@ -4,6 +4,7 @@ Every key begins with a prefix, `metis:` unless set otherwise, which belongs to 
 a server take different ones. Keys of others are never touched. Of a key below, `…` stands for the prefix:
 
     …model:KEY        hash   a document in parts: `id` (drawn for each put), `size`, and the bytes as `0`, `1`, …
+    …owner            string the folder of the controller that the keys belong to
     …unfinished:ID    hash   a large document that is being written; renamed when it is whole, expires when it is not
     …lineage:LEARNER  list   keys of the learner's updates, oldest first
 
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from ..errors import StoreUnavailable, UnknownModel
+from ..errors import InvalidConfig, StoreUnavailable, UnknownModel
 from ..memory import allocate
 from .base import KEY, Buffer, Draft, buffered
 from .pieces import pieces
@@ -136,6 +137,23 @@ class Redis:
     def erase(self, learner: str) -> None:
         """See ModelStore.erase."""
         self._drop(self.lineage(learner), self._lineage(learner))
+
+    def claim(self, owner: str) -> None:
+        """See ModelStore.claim."""
+        place = f"{self._prefix}owner"
+
+        def settle() -> bytes:
+            self._client.set(place, owner, nx=True)
+            return bytes(self._client.get(place) or b"")
+
+        if (found := self._server.ask(settle)) != owner.encode():
+            raise InvalidConfig(
+                f"the keys {self._prefix}… in Redis at {self._server.where} belong to the controller of another data"
+                " folder: give this one another METIS_MODEL_STORE_PREFIX; or, when that folder is gone for good, remove"
+                f" them first: redis-cli --scan --pattern '{self._prefix}*' | xargs redis-cli unlink",
+                expected=owner,
+                got=found.decode(errors="replace"),
+            )
 
     def close(self) -> None:
         """See ModelStore.close."""

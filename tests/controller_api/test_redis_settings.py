@@ -7,11 +7,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from controller_api.app import create_app
 from controller_api.process import settings_from_environment
 from controller_api.settings import Settings
 from services import ModelStoreConfig
+from services.errors import InvalidConfig
 from services.store import Redis
 from tests.conftest import Process, folder_of_its_own, free_port, serve
 from tests.controller_api.driving import MSGPACK, digest_of, model, weights
@@ -93,3 +95,22 @@ def test_a_store_that_goes_away_is_told_and_comes_back(
         assert http.put(put, content=body, headers={"Content-Type": MSGPACK}).status_code == 201
         assert http.get(put).content == body
     assert CANARY not in refused.text + served.process.log.read_text()
+
+
+def test_a_second_folder_is_refused_and_given_back(redis_server: RedisServer, tmp_path: Path) -> None:
+    """The models of another controller are not touched; the folder is free for another attempt."""
+
+    def controller(name: str, prefix: str) -> FastAPI:
+        return create_app(
+            Settings(
+                data_dir=tmp_path / name,
+                model_store="Redis",
+                model_store_url=redis_server.url,  # type: ignore[arg-type]
+                model_store_prefix=f"{tmp_path.name}{prefix}:",
+            )
+        )
+
+    controller("one", "a")
+    with pytest.raises(InvalidConfig, match="belong to the controller of another data folder"):
+        controller("two", "a")
+    controller("two", "b")

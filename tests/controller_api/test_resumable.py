@@ -120,6 +120,23 @@ async def test_another_connection_takes_a_half_dead_one_over() -> None:
         await client.close()
 
 
+async def test_what_came_for_a_task_goes_with_the_task() -> None:
+    """Nobody will ever send the rest: its memory is free when the task is void."""
+    async with serving(True) as server:
+        client, _, task = await training(server)
+        raw = await Raw.open(server)
+        await raw.send(patch(task, document()[:400_000], 0, "Upload-Length: 1000000", complete="?0"))
+        assert (await raw.answer())[0] == 204
+        assert server.runtime.uploads.find(task) is not None
+        await client.stop_run("current")
+
+        async def gone() -> bool:
+            return server.runtime.uploads.find(task) is None
+
+        await until(gone)
+        await client.close()
+
+
 @pytest.mark.parametrize(
     ("lines", "status"),
     [

@@ -150,6 +150,24 @@ async def test_who_was_refused_is_not_in_its_own_way(disk: SmallDisk) -> None:
         assert sorted(one["name"] for one in learners if one["state"] == "active") == ["anna", "bert"]
 
 
+@pytest.mark.parametrize("key", [None, "once"])
+async def test_a_run_whose_start_was_refused_is_in_nobodys_way(disk: SmallDisk, key: str | None) -> None:
+    """The same call starts it when there is room: without a key anew, with one as the one that waited to be written."""
+    headers = {"Idempotency-Key": key} if key else {}
+    run = {"min_learners": 2, "termination": {"federation_rounds": 1}}
+    async with on(disk) as controller:
+        await join(controller.http, "anna")
+        disk.fill()
+        for _ in range(3):
+            refused(await controller.http.post("/v1/runs", json=run, headers=headers))
+        disk.free()
+        answer = await patiently(lambda: controller.http.post("/v1/runs", json=run, headers=headers))
+        assert answer.status_code == 201, answer.text
+        runs = (await controller.http.get("/v1/runs")).json()
+        assert [one["id"] for one in runs if one["state"] == "waiting"] == [answer.json()["id"]]
+        assert {one["state"] for one in runs} <= {"waiting", "stopped"}
+
+
 @pytest.mark.parametrize("size", [SMALL, LARGE] if IN_FULL else [LARGE])
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_run_goes_on_when_there_is_room_again(

@@ -133,6 +133,21 @@ def test_an_older_format_is_brought_up(filled: Path) -> None:
     Database(filled, {}, FORMAT + 2).close()
 
 
+def test_a_file_has_an_id_of_its_own(path: Path, tmp_path: Path) -> None:
+    """Drawn when it is made; one of the first format gets it when it is opened."""
+    old = tmp_path / "old.sqlite"
+    with closing(Database(path)) as database, closing(Database(old)) as other:
+        drawn = database.identity()
+        assert len(drawn) == 16
+        assert drawn != other.identity()
+    with closing(sqlite3.connect(old)) as connection:
+        connection.execute("DROP TABLE identity")
+        connection.execute("PRAGMA user_version=1")
+    with closing(Database(path)) as database, closing(Database(old)) as other:
+        assert database.identity() == drawn
+        assert len(other.identity()) == 16
+
+
 def test_a_migration_that_fails_changes_nothing(filled: Path) -> None:
     """The file stays in its format, for the older program."""
 

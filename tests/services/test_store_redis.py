@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from services import ModelStoreConfig
-from services.errors import StoreUnavailable, UnknownModel
+from services.errors import InvalidConfig, StoreUnavailable, UnknownModel
 from services.store import Redis, open_store
 from services.store import redis as store_module
 from services.store import redis_server as server_module
@@ -338,3 +338,33 @@ def test_a_full_server_is_told_and_recovers_by_itself(own_redis: Launch) -> None
     store.put("b", [bytes(30 * MIB)])
     assert len(store.get("b")) == 30 * MIB
     store.close()
+
+
+# ---- whose it is
+def test_a_prefix_belongs_to_one_folder(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Who comes from another folder is told what to do, and changes nothing; another prefix is free."""
+
+    def opened(prefix: str) -> Redis:
+        return Redis(redis_server.url, prefix=f"{tmp_path.name}{prefix}:")
+
+    first = opened("mine")
+    first.claim("folder-a")
+    first.put("k", [b"model"])
+    again, second = opened("mine"), opened("mine")
+    again.claim("folder-a")
+    with pytest.raises(InvalidConfig) as caught:
+        second.claim("folder-b")
+    for word in (f"{tmp_path.name}mine:", "another data folder", "METIS_MODEL_STORE_PREFIX", "redis-cli"):
+        assert word in caught.value.detail
+    assert first.keys() == ["k"]
+    first.claim("folder-a")
+    opened("other").claim("folder-b")
+
+
+def test_an_emptied_server_belongs_to_whoever_comes(own_redis: Launch, tmp_path: Path) -> None:
+    """Nothing is left there that could be harmed."""
+    server = own_redis()
+    store = Redis(server.url)
+    store.claim("folder-a")
+    store._client.flushall()
+    Redis(server.url).claim("folder-b")
