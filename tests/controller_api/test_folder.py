@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +69,39 @@ async def test_it_goes_on_where_it_was(tmp_path: Path) -> None:
         repeated = await after.http.post("/v1/runs", json=given, headers={"Idempotency-Key": "once"})
         assert (repeated.status_code, repeated.json()["id"]) == (201, shown["id"])
 
-        async def ended() -> bool:
-            await asyncio.gather(*[member.work() for member in (anna, bert) if await open_task(member)])
-            return (await run_of(after.http))["state"] in TERMINAL
+        await complete(after, anna, bert)
 
-        await until(ended, 20)
-        assert (await run_of(after.http))["state"] == "completed"
+
+async def complete(controller: InProcess, *members: Member) -> dict[str, Any]:
+    """The run, once its members have brought it to its end."""
+
+    async def ended() -> bool:
+        await asyncio.gather(*[member.work() for member in members if await open_task(member)])
+        return (await run_of(controller.http))["state"] in TERMINAL
+
+    await until(ended, 20)
+    run = await run_of(controller.http)
+    assert run["state"] == "completed", run["reason"]
+    return run
 
 
 async def open_task(member: Member) -> bool:
     """Whether it has something to do."""
     return (await member.call("GET", f"{member.path}/task")).status_code == 200
+
+
+async def test_a_copy_of_the_folder_goes_on_from_when_it_was_made(tmp_path: Path) -> None:
+    """A backup, or a controller that moves: learners do again what came after it, and the model is the same."""
+    async with again(tmp_path / "here") as before:
+        members = await started(before)
+        for member in members:
+            await member.work()
+    shutil.copytree(tmp_path / "here", tmp_path / "copy")
+    async with again(tmp_path / "here") as after:
+        first = await complete(after, *[over(member, after) for member in members])
+    async with again(tmp_path / "copy") as restored:
+        second = await complete(restored, *[over(member, restored) for member in members])
+    assert (first["id"], first["model"], first["round"]) == (second["id"], second["model"], second["round"])
 
 
 async def test_what_nobody_needs_is_removed(tmp_path: Path) -> None:

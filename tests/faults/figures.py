@@ -22,13 +22,14 @@ class Figures:
     survived: int
     lost: int
     twice: int
-    longest_wait_s: float
+    longest_wait_s: float | None = None  # None: nobody waits
 
 
-def record(fault: str, tried: int, survived: int, lost: int, twice: int, longest_wait_s: float) -> None:
+def record(fault: str, tried: int, survived: int, lost: int, twice: int, longest_wait_s: float | None = None) -> None:
     """Add a line to the file that FAULT_FIGURES names; nothing without it."""
     if (file := os.environ.get("FAULT_FIGURES")) is not None:
-        line = json.dumps(asdict(Figures(fault, tried, survived, lost, twice, round(longest_wait_s, 2))))
+        waited = None if longest_wait_s is None else round(longest_wait_s, 2)
+        line = json.dumps(asdict(Figures(fault, tried, survived, lost, twice, waited)))
         with Path(file).open("a", encoding="utf-8") as lines:
             lines.write(line + "\n")
 
@@ -49,7 +50,7 @@ def _added(one: Figures, other: Figures) -> Figures:
         one.survived + other.survived,
         one.lost + other.lost,
         one.twice + other.twice,
-        max(one.longest_wait_s, other.longest_wait_s),
+        max((wait for wait in (one.longest_wait_s, other.longest_wait_s) if wait is not None), default=None),
     )
 
 
@@ -58,7 +59,8 @@ def table(figures: Iterable[Figures]) -> str:
     rows = [HEAD, ("---", *["---:"] * 5)]
     for one in figures:
         counts = (one.tried, one.survived, one.lost, one.twice)
-        rows.append((one.fault, *(f"{count:,}" for count in counts), f"{one.longest_wait_s:.1f} s"))
+        wait = "" if one.longest_wait_s is None else f"{one.longest_wait_s:.1f} s"
+        rows.append((one.fault, *(f"{count:,}" for count in counts), wait))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("| --- |", "|---|").replace(" ---: |", "---:|")
 
 

@@ -188,7 +188,7 @@ async def test_a_cut_upload_leaves_nothing_behind(start: Callable[..., Process],
         for client, task, value in zip(there.learners, there.tasks, (1.0, 3.0), strict=True):
             await client.submit(task, update(value))
         await there.ends_with(2.0)
-    record("upload cut at a random byte", CUTS, CUTS, 0, 0, 0.0)
+    record("upload cut at a random byte", CUTS, CUTS, 0, 0)
 
 
 @pytest.mark.timeout(300)
@@ -207,7 +207,7 @@ async def test_a_cut_download_leaves_nothing_behind(start: Callable[..., Process
         for client, task, value in zip(there.learners, there.tasks, (1.0, 3.0), strict=True):
             await client.submit(task, update(value))
         await there.ends_with(2.0)
-    record("download cut at a random byte", CUTS, CUTS, 0, 0, 0.0)
+    record("download cut at a random byte", CUTS, CUTS, 0, 0)
 
 
 @pytest.mark.usefixtures("soon")

@@ -111,7 +111,7 @@ async def test_of_two_bodies_for_one_task_one_counts(served: Served, size: int) 
                 problem(one, 409, "different-body")
         assert (await bert.put(await bert.task(), update(3.0, size))).status_code == 201
         await ends_with(http, (3.0 + (1.0, 5.0)[taken.index(True)]) / 2)
-    record("two bodies for one task, 25 times each", AT_ONCE, AT_ONCE, 0, 0, 0.0)
+    record("two bodies for one task, 25 times each", AT_ONCE, AT_ONCE, 0, 0)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -133,7 +133,7 @@ async def test_an_upload_for_a_closed_round_is_refused_however_often_it_comes(se
         rounds = (await http.get("/v1/runs/latest/rounds")).json()
         assert [one["completed"] for one in rounds] == [["bert"], ["bert"]]
         assert all(one["closed_by"].startswith("deadline, with 1 update") for one in rounds)
-    record("an upload for a closed round, 50 times at once", AT_ONCE, AT_ONCE, 0, 0, 0.0)
+    record("an upload for a closed round, 50 times at once", AT_ONCE, AT_ONCE, 0, 0)
 
 
 async def begun(served: Served, request: str, media: str, body: bytes, *lines: str) -> asyncio.StreamWriter:

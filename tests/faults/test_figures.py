@@ -15,14 +15,20 @@ def test_figures_of_one_fault_are_added_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("FAULT_FIGURES", str(tmp_path / "figures.jsonl"))
     record("cut", tried=10, survived=9, lost=1, twice=0, longest_wait_s=0.5)
     record("full disk", tried=1, survived=1, lost=0, twice=0, longest_wait_s=2.0)
+    record("twins", tried=2, survived=2, lost=0, twice=0)
     record("cut", tried=1000, survived=1000, lost=0, twice=2, longest_wait_s=0.25)
     figures = load(tmp_path / "figures.jsonl")
-    assert figures == [Figures("cut", 1010, 1009, 1, 2, 0.5), Figures("full disk", 1, 1, 0, 0, 2.0)]
+    assert figures == [
+        Figures("cut", 1010, 1009, 1, 2, 0.5),
+        Figures("full disk", 1, 1, 0, 0, 2.0),
+        Figures("twins", 2, 2, 0, 0),
+    ]
     assert table(figures).splitlines() == [
         "| fault | tried | survived | lost | counted twice | longest wait |",
         "|---|---:|---:|---:|---:|---:|",
         "| cut | 1,010 | 1,009 | 1 | 2 | 0.5 s |",
         "| full disk | 1 | 1 | 0 | 0 | 2.0 s |",
+        "| twins | 2 | 2 | 0 | 0 |  |",
     ]
 
 
@@ -30,7 +36,7 @@ def test_nothing_is_kept_without_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     """Without FAULT_FIGURES a test leaves nothing behind."""
     monkeypatch.delenv("FAULT_FIGURES", raising=False)
     monkeypatch.chdir(tmp_path)
-    record("cut", tried=1, survived=1, lost=0, twice=0, longest_wait_s=0.0)
+    record("cut", tried=1, survived=1, lost=0, twice=0)
     assert list(tmp_path.iterdir()) == []
 
 

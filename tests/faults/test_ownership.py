@@ -43,7 +43,7 @@ async def test_the_second_controller_ends_with_a_clear_error(start: Start, tmp_p
         assert "Traceback" not in other.tail()
     assert half.exists()
     assert health(served) == 200
-    record("two controllers on one folder", TWICE, TWICE, 0, 0, 0.0)
+    record("two controllers on one folder", TWICE, TWICE, 0, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
