@@ -46,6 +46,7 @@ MODELS_KEPT = 2  # the one being trained, and the one before
 LOOK_S = 1.0  # how often a running task's progress is looked at
 NAME_PATIENCE_S = 120.0  # how long a taken name is waited for: the lease of a predecessor that died
 GOODBYE_S = 5.0  # how long leaving may take
+ANSWER_S = 1.0  # how long the answer to an enrolment is waited for by an agent that is to end
 UNSUPPORTED = "unsupported-task"
 NOT_WANTED = (TaskVoid, RoundClosed, UnknownTask, UnknownModel, DifferentBody)
 NOT_A_MEMBER = (Unauthenticated, UnknownLearner, FederationOver)
@@ -91,7 +92,7 @@ class Agent:
         lost = 0  # memberships since the last task
         try:
             while True:
-                self.me = await self._enrol()
+                self.me = await self._enrol_or_leave()
                 log.info("enrolled", name=self.me.name, controller=self._client.base)
                 try:
                     async with contextlib.aclosing(self._source(self._client, self.me)) as tasks:
@@ -111,6 +112,19 @@ class Agent:
             raise
 
     # ---- membership
+    async def _enrol_or_leave(self) -> m.Learner:
+        """Enrol. Cancelled meanwhile, wait a moment for the answer: who has not heard that it is a member cannot leave,
+        and its name stays taken."""
+        enrolling = asyncio.ensure_future(self._enrol())
+        try:
+            return await asyncio.shield(enrolling)
+        except asyncio.CancelledError:
+            self._client.patience_s = 0.0
+            with contextlib.suppress(FederationError, TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    self.me = await enrolling
+            raise
+
     async def _enrol(self) -> m.Learner:
         """Report back under the saved identity, or enrol; a taken name is waited for, its holder may have died."""
         saved = self._state.load() if self._state else None

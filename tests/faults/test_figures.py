@@ -6,8 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from services.failpoints import POINTS
 from tests.docs.pages import ROOT
 from tests.faults.figures import Figures, load, record, table
+
+MEASURED = ROOT / "docs" / "reliability" / "figures.jsonl"
+AT_LEAST = {
+    **{f"controller killed at `{point}`": 20 for point in POINTS},
+    "controller killed at any moment": 100,
+    "upload cut at a random byte": 200,
+    "download cut at a random byte": 200,
+    "the same upload 50 times at once": 50,
+    "disk full at any moment": 20,
+    "network that drops packets, both directions": 1,
+    "1,000 learners cut off at once": 1000,
+    "controller killed, 1,000 learners come back at once": 1000,
+    "controller killed in a round, 1,000 learners come back at once": 1000,
+}
 
 
 def test_figures_of_one_fault_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,8 +55,17 @@ def test_nothing_is_kept_without_a_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert list(tmp_path.iterdir()) == []
 
 
+def test_everything_survived() -> None:
+    """Nothing was lost or counted twice, and each fault was tried often enough to say so."""
+    found = {one.fault: one for one in load(MEASURED)}
+    for one in found.values():
+        assert (one.survived, one.lost, one.twice) == (one.tried, 0, 0), one.fault
+    for fault, least in AT_LEAST.items():
+        assert found[fault].tried >= least, fault
+
+
 def test_page_shows_what_was_measured() -> None:
     """docs/reliability.md has the table of the figures beside it, as `scripts/faults` writes it."""
     page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     shown = page.partition("<!-- faults: table -->\n")[2].partition("<!-- faults: end -->")[0]
-    assert shown.strip() == table(load(ROOT / "docs" / "reliability" / "figures.jsonl"))
+    assert shown.strip() == table(load(MEASURED))

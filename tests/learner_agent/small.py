@@ -62,14 +62,15 @@ class AddsOne(Learner):
 class Line(httpx.AsyncBaseTransport):
     """The way to an app in this process. Counts what goes over it; `app` None is a controller that is not there.
 
-    `before(request)` may wait, `instead(request)` answers in the controller's place, `loses(request)` says whether the
-    reply of a request that was served gets lost.
+    `before(request)` and `after(request, response)` may wait, `instead(request)` answers in the controller's place,
+    `loses(request)` says whether the reply of a request that was served gets lost.
     """
 
     def __init__(self, app: FastAPI | None) -> None:
         self.app = app
         self.seen: list[tuple[str, str]] = []
         self.before: Callable[[httpx.Request], Any] | None = None
+        self.after: Callable[[httpx.Request, httpx.Response], Any] | None = None
         self.instead: Callable[[httpx.Request], httpx.Response | None] = lambda request: None
         self.loses: Callable[[httpx.Request], bool] = lambda request: False
 
@@ -85,6 +86,8 @@ class Line(httpx.AsyncBaseTransport):
         response = await httpx.ASGITransport(self.app).handle_async_request(request)
         if self.loses(request):
             raise httpx.ReadError("the reply was lost", request=request)
+        if self.after:
+            await self.after(request, response)
         return response
 
     def count(self, method: str, part: str) -> int:

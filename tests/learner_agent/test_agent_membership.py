@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -211,6 +212,34 @@ async def test_a_cancelled_agent_leaves_and_hands_its_task_back(controller: InPr
     gate.set()
     assert (only.completed, only.failed) == (["bert"], {"anna": "anna left"})
     assert state.load() is None
+
+
+async def test_who_has_not_heard_yet_that_it_is_a_member_leaves_too(controller: InProcess) -> None:
+    """Asked to end while the answer to its enrolment is under way, it hears that first: its name is free afterwards."""
+    line, answer = Line(controller.app), asyncio.Event()
+
+    async def slowly(request: httpx.Request, joined: httpx.Response) -> None:
+        if request.method == "POST":
+            await answer.wait()
+
+    line.after = slowly
+    work = asyncio.create_task(agent_of(AddsOne(), line).run())
+    await until(lambda: names(controller))
+    work.cancel()
+    await asyncio.sleep(0.05)
+    answer.set()
+    await asyncio.wait([work], timeout=5)
+    assert work.cancelled()
+    assert await names(controller) == []
+
+
+async def test_an_agent_that_waits_for_its_controller_ends_soon() -> None:
+    """There is nobody to leave."""
+    work = asyncio.create_task(agent_of(AddsOne(), Line(None)).run())
+    await asyncio.sleep(0.05)
+    work.cancel()
+    done, _ = await asyncio.wait([work], timeout=3)
+    assert done == {work}
 
 
 async def test_an_agent_that_cannot_say_goodbye_keeps_its_identity(controller: InProcess, tmp_path: Path) -> None:
