@@ -50,10 +50,6 @@ class Folder:
         """Wall-clock time at which the federation's clock was 0."""
         return self.database.epoch() or time.time() - time.monotonic()
 
-    def time(self) -> float:
-        """Wall-clock time, which does not run back when the system's clock was set back since the last process."""
-        return max(time.time(), self.ownership.alive_at() or 0.0)
-
     def close(self) -> None:
         """Give the folder back."""
         self.database.close()
@@ -81,8 +77,7 @@ class Folder:
         except (UnknownModel, InvalidUpdate) as error:
             lost.append(error.detail)
         if run is not None and lost:
-            why = f"the model store lost what the run needs: {lost[0]}"
-            federation.stages.end(run, "failed", why, "failure", now)
+            models.lost(run, lost[0], now)
         for info in federation.runs.verifiable():  # a run can go on without
             with suppress(UnknownModel, InvalidUpdate):
                 await models.hold(replace(info, coded=None))
@@ -105,6 +100,7 @@ def _infos(federation: Federation) -> Iterator[ModelInfo]:
         used = [run.model, run.previous, run.best[2] if run.best else None]
         used += [info for one in run.open for info in (one.parent, one.model)]
         used += [task.model for task in run.tasks() if task.state == "offered"]
+        used += [task.model for task in run.stream.arrived]
         found |= {info.digest: info for info in used if info is not None}
     for info in found.values():
         if info.digest in kept:

@@ -73,7 +73,7 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
         inline = (INLINE if change else READ_INLINE) if layout.has_small_rest(body) else 0
         outcome = await examine(size, lambda: check_fitting(body, layout, plan, change, extras), inline)
         return await runtime.accept_update(task, body, outcome)
-    model = await runtime.off_loop(runtime.store.get, task.model.digest) if task.may_code else None
+    model = await runtime.document(task.model.digest) if task.may_code else None
     work = partial(check_update, body, layout.spec, plan, task.up, model, change, extras)
     outcome, update = await examine(unfolded(task, size), work)
     return await runtime.accept_update(task, update, outcome)
@@ -84,7 +84,7 @@ async def transforming(runtime: Runtime, task: Assignment, layout: Layout) -> Ch
     assert task.model is not None
     run = runtime.federation.runs[task.run_id]
     transforms, bounds = run.plan.transforms, run.bounds[task.round - 1]
-    model = await runtime.off_loop(runtime.store.get, task.model.digest)
+    model = await runtime.document(task.model.digest)
     return lambda update: transform(transforms, bounds, layout.read(model), update)
 
 

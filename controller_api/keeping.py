@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import structlog
@@ -30,9 +31,15 @@ class Keeper:
     """Of one federation and the folder that its state is kept in."""
 
     def __init__(
-        self, writing: Writing, changes: Changes, folder: Folder, make_room: Callable[[], None] = lambda: None
+        self,
+        writing: Writing,
+        changes: Changes,
+        folder: Folder,
+        make_room: Callable[[], None] = lambda: None,
+        recovered: Callable[[], None] = lambda: None,
     ) -> None:
-        """`make_room` is called when the disk is full, before the last attempt."""
+        """`make_room` is called when the disk is full, before the last attempt; `recovered` when what could not be
+        written is."""
         self._writing = writing
         self._changes = changes
         self._folder = folder
@@ -43,6 +50,9 @@ class Keeper:
         self._unwritten: Batch | None = None
         self.held_up: HeldUp | None = None
         self._failed: FederationError | None = None  # the last write, a moment ago
+        self._thread = ThreadPoolExecutor(1, "keeper")  # the store's calls may take all others
+        self._recovered = recovered
+        self._resumed = asyncio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -55,7 +65,12 @@ class Keeper:
             finally:
                 for one in tasks:
                     one.cancel()
+        self._thread.shutdown()
         self._folder.close()
+
+    def resumed(self) -> None:
+        """What came of the time without an owner is told: it is over once that is written."""
+        self._resumed.set()
 
     def note(self) -> None:
         """Something may have changed."""
@@ -101,9 +116,11 @@ class Keeper:
                 self._waiters = []
                 asyncio.get_running_loop().call_later(PAUSE_S, self._try_again)
             else:
-                self.held_up = None
+                held_up, self.held_up = self.held_up, None
                 for one in waiters:
                     settle(one)
+                if held_up:
+                    self._recovered()
             finally:
                 self._busy = False
 
@@ -115,7 +132,7 @@ class Keeper:
         if self._writing.due:
             self._unwritten = _merged(self._unwritten, self._writing.take())
         if self._unwritten:
-            await asyncio.to_thread(self._put_down, self._unwritten)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._put_down, self._unwritten)
             self._unwritten = None
 
     def _put_down(self, batch: Batch) -> None:
@@ -132,8 +149,12 @@ class Keeper:
             log.error("the last changes could not be written: what was acknowledged is kept", error=error.detail)
 
     async def _tell_alive(self) -> None:
+        await self._resumed.wait()
+        accounted = False
         while True:
-            self._folder.ownership.touch()
+            accounted = accounted or self.settled
+            if accounted:
+                self._folder.ownership.touch()
             await asyncio.sleep(TOUCH_S)
 
 

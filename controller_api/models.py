@@ -11,6 +11,7 @@ from services.errors import UnknownModel
 from services.federation import Federation
 from services.layout import Layout
 from services.rounds import ModelInfo
+from services.run import RunState
 from services.store import ModelStore
 
 from .first_model import first_model
@@ -57,9 +58,9 @@ class Models:
 
     async def put(self, digest: str, body: memoryview) -> None:
         """Store a model that an operator sent."""
-        self._calls.cancel(self._store.drop, digest)
-        await self._calls.off_loop(self._store.publish, digest, [body])
-        await self.hold(ModelInfo(digest, len(body)))
+        async with self._calls.order:
+            await self._calls.off_loop(self._store.publish, digest, [body])
+            await self.hold(ModelInfo(digest, len(body)))
 
     async def first(
         self, given: Mapping[str, Any], off_loop: Callable[..., Awaitable[Any]]
@@ -67,10 +68,15 @@ class Models:
         """Where a run of this configuration finds the model that it begins with."""
         ready: ModelInfo | None = None
         if not self._federation.active:
-            ready = await first_model(given, self._federation.defaults, self.held, self._store, off_loop)
-        if ready:
-            await self.hold(ready)
+            async with self._calls.order:
+                ready = await first_model(given, self._federation.defaults, self.held, self._store, off_loop)
+                if ready:
+                    await self.hold(ready)
         return lambda digest: ready if ready and self.held(digest) else self.held(digest)
+
+    def lost(self, run: RunState, why: str, now: float) -> None:
+        """The store has no more what an active run needs: it ends."""
+        self._federation.stages.end(run, "failed", f"the model store lost what the run needs: {why}", "failure", now)
 
     def unneeded(self) -> set[str]:
         """Keys of documents that nobody needs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -50,8 +51,17 @@ def serve(
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn raises it again after its shutdown
     collect_seldom()
+    allow_descriptors()
     with contextlib.suppress(KeyboardInterrupt):
         Server(app, settings).run()
+
+
+def allow_descriptors() -> None:
+    """As many as the system lets this process have: each learner that polls holds one, and while a round is aggregated
+    each update on disk does."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Lossy:

@@ -18,7 +18,7 @@ import structlog
 
 from services import messages as m
 from services.engine import Made, aggregate, store_model
-from services.errors import FederationError
+from services.errors import FederationError, UnknownModel
 from services.failpoints import reach
 from services.federation import Aggregation, Federation
 from services.roster import Member
@@ -29,6 +29,7 @@ from services.store import ModelStore
 from services.wire import PLAIN, Buffer, Tensor
 
 from .alarm import Alarm
+from .ending import Ending
 from .event_log import EventLog
 from .folder import Folder
 from .keeping import Keeper
@@ -38,16 +39,15 @@ from .polls import Polls
 from .settings import Settings
 from .store_calls import StoreCalls
 from .sweeping import Sweeper
+from .telling import tell
 from .tokens import hashed, new_token, new_webhook_secret
 from .uploads import Uploads
 from .webhooks import Webhooks
 
 T = TypeVar("T")
 log = structlog.get_logger("controller")
-QUIET_EVENTS = ("task-progress", "task-offered", "update-accepted", "run-state")  # no line in the log
 LOOK_S = 0.002  # deadlines are looked at no more often, however many changes there are
 LOOKS = 5  # how many writes somebody who only looks waits for
-SHUTDOWN_GRACE_S = 15.0  # how long agents have to hear that the federation is over
 
 
 class Runtime:
@@ -72,15 +72,19 @@ class Runtime:
         self.uploads = Uploads(settings.upload_slots)
         self.stopped = asyncio.Event()  # the process may end
         self._folder = folder
-        self.keeper = Keeper(Writing(federation), federation.changes, folder, store.make_room) if folder else None
-        self._ahead_s = (folder.time() if folder else time.time()) - time.monotonic() - federation.journal.epoch
+        self.keeper: Keeper | None = None
+        if folder:
+            writing = Writing(federation)
+            self.keeper = Keeper(writing, federation.changes, folder, store.make_room, self._sweep_soon)
+        wall = folder.ownership.time() if folder else time.time()
+        self._ahead_s = wall - time.monotonic() - federation.journal.epoch
         self.calls = StoreCalls(store, self.stopped)
         self.off_loop = self.calls.off_loop
         self.models = Models(federation, store, self.calls)
         self.model = self.models.find
         self._sweeper = Sweeper(federation, self.models, self.uploads, store, self.calls, self.kept)
         self._polls = Polls()
-        self._told_over: set[str] = set()
+        self._ending = Ending(federation, self.stopped)
         self._alarm = Alarm()
         self._webhooks = webhooks
         self.check_callback, self.check_task = webhooks.check, federation.check
@@ -95,6 +99,8 @@ class Runtime:
             if self._folder:
                 self._sweeper.left |= await self._folder.resume(self.federation, self.models, self.store, self.now)
                 self._changed(lambda: self.federation.tick(self.now))
+            if self.keeper:
+                self.keeper.resumed()
             keepers = [group.create_task(one) for one in (self._keep_time(), self.calls.settle_later())]
             try:
                 yield
@@ -163,8 +169,7 @@ class Runtime:
         try:
             while True:
                 if self.federation.over:
-                    self._told_over.add(learner_id)
-                    self._alarm.ring()
+                    self._ending.tell(learner_id)
                 elif self.stopped.is_set():
                     return None
                 task = self._changed(lambda: self.federation.next_task(learner_id, self.now))
@@ -197,10 +202,13 @@ class Runtime:
         """Store a checked update of plain tensors and take it into account; a replay or a late one leaves nothing
         behind."""
         key = f"{task.id}-{secrets.token_hex(4)}"
-        await self.off_loop(self.store.put, key, [update])
+        try:
+            await self.off_loop(self.store.put, key, [update])
+        except BaseException:
+            self.calls.owe_later(self.store.drop, key)  # it may be there nevertheless
+            raise
         reach("update-stored")
-        stored = replace(outcome, blob=key)
-        taken = False
+        stored, taken = replace(outcome, blob=key), False
         try:
             receipt, taken = self._changed(lambda: self.federation.accept(task.id, stored, self.now))
         finally:
@@ -224,8 +232,9 @@ class Runtime:
         run = self.federation.runs[task.run_id]
         down, extras = run.config.encoding.down, run.plan.algorithm.extras
         off_loop = self.off_loop if down == PLAIN and not extras else asyncio.to_thread
-        info = await off_loop(store_model, self.store, tensors, down, extras)
-        await self.models.hold(info)
+        async with self.calls.order:
+            info = await off_loop(store_model, self.store, tensors, down, extras)
+            await self.models.hold(info)
         made = Outcome(outcome.fingerprint, outcome.size, outcome.metrics, outcome.metadata, model=info)
         try:
             return await self.accept(task, made)
@@ -247,6 +256,16 @@ class Runtime:
         self._changed(lambda: self.federation.uploaded.add(digest, len(body)))
         await self._sweeper.sweep()
         await self.kept()
+
+    async def document(self, digest: str) -> memoryview:
+        """The bytes of a model that is held; a run ends when the store lost one that it needs. Raises UnknownModel."""
+        try:
+            return await self.off_loop(self.store.get, digest)
+        except UnknownModel as error:
+            run, why = self.federation.active, error.detail
+            if run and digest in run.kept_models():
+                self._changed(lambda: self.models.lost(run, why, self.now))
+            raise
 
     def note_download(self, learner_id: str | None, model: ModelInfo, size: int) -> None:
         """`size` bytes of a model are sent, to a learner or to somebody else."""
@@ -284,12 +303,13 @@ class Runtime:
             yield [self.federation.journal.message(event) for event in batch]
 
     # ---- the end
-    def shut_down(self) -> None:
+    async def shut_down(self) -> None:
         """The federation is over; the process may end when the agents have heard it, or after a grace."""
         if not self.federation.over:
             self._changed(lambda: self.federation.shut_down(self.now))
             if self._background:
-                self._background.create_task(self._stop_when_told())
+                self._background.create_task(self._ending.wait(lambda: self.now))
+        await self.kept()
 
     def drain(self) -> None:
         """End waiting polls and event streams, so that their connections can close."""
@@ -297,15 +317,6 @@ class Runtime:
         self.events.close()
         self.stopped.set()
         self._alarm.ring()
-
-    async def _stop_when_told(self) -> None:
-        deadline = self.now + SHUTDOWN_GRACE_S
-        while self.now < deadline and not self.stopped.is_set():
-            listening = {one.id for one in self.federation.roster if one.state == "active"} - self._told_over
-            if not listening:
-                break
-            await self._alarm.wait(min(1.0, deadline - self.now))
-        self.stopped.set()
 
     # ---- how changes are passed on
     def _changed(self, command: Callable[[], T]) -> T:
@@ -322,18 +333,12 @@ class Runtime:
         return result
 
     def _pass_on(self) -> None:
-        journal, offers = self.federation.journal, self.federation.offers
-        if journal.outbox:
-            events = journal.collect()
-            self.events.append(events)
-            for event in events:
-                self.metrics.note(event)
-                if event.kind == "learner-left":
-                    self._sweeper.left.add(event.data["id"])
-                (log.debug if event.kind in QUIET_EVENTS else log.info)(event.kind, text=event.text)
+        offers = self.federation.offers
+        if told := tell(self.federation.journal, self.events, self.metrics):
             self._alarm.ring()
-            if self._background and any(event.kind in ("learner-left", "run-ended") for event in events):
-                self._background.create_task(self._sweeper.sweep())
+            self._sweeper.left |= {event.data["id"] for event in told if event.kind == "learner-left"}
+            if any(event.kind in ("learner-left", "run-ended") for event in told):
+                self._sweep_soon()
         (self.keeper.note if self.keeper else self.federation.changes.clear)()
         if offers.woken:
             woken, offers.woken = offers.woken, set()
@@ -382,6 +387,10 @@ class Runtime:
         reach("round-changed")
         await self._sweeper.sweep()
         reach("round-kept")
+
+    def _sweep_soon(self) -> None:
+        if self._background:
+            self._background.create_task(self._sweeper.sweep())
 
     def _shown(self, member: Member) -> m.Learner:
         return self.federation.learner_message(member, self.now)

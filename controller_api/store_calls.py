@@ -55,6 +55,8 @@ class StoreCalls:
         self._stopped = stopped
         self._owed: dict[tuple[Any, ...], None] = {}  # call and arguments, in the order in which they were owed
         self._failed = asyncio.Event()
+        self._failing = False  # calls that are owed wait for the next attempt
+        self.order = asyncio.Lock()  # a document is not stored while a call that is owed is made: that may drop it
 
     async def off_loop(self, call: Callable[..., T], *arguments: Any) -> T:
         """A call of the store: in a thread when it may block."""
@@ -101,7 +103,14 @@ class StoreCalls:
         """Make these calls (a method of the store and its arguments), after those that are owed, as soon as it can."""
         for call in calls:
             self._owed[call] = None
-        await self._settle()
+        if not self._failing:
+            await self._settle()
+
+    def owe_later(self, *call: Any) -> None:
+        """Make this call in a moment: the store does not take any now."""
+        self._owed[call] = None
+        self._failing = True
+        self._failed.set()
 
     def cancel(self, *call: Any) -> None:
         """A call that is owed is not wanted any more."""
@@ -114,21 +123,24 @@ class StoreCalls:
             await self._failed.wait()
             self._failed.clear()
             await asyncio.sleep(pause)
+            self._failing = False
             await self._settle()
             pause = min(2 * pause, LONGEST_PAUSE_S) if self._owed else PAUSES[0]
 
     async def _settle(self) -> None:
-        while self._owed:
-            call = next(iter(self._owed))
-            del self._owed[call]
-            try:
-                await self.off_loop(*call)
-            except FederationError as error:
-                log.warning("the model store did not take a call", again=error.retryable, error=error.detail)
-                if error.retryable:
-                    self._owed = {call: None, **self._owed}
-                    self._failed.set()
-                    return
+        """One call after the other, whoever asks: an older one that was slow must not undo a newer one."""
+        async with self.order:
+            while self._owed and not self._failing:
+                call = next(iter(self._owed))
+                try:
+                    await self.off_loop(*call)
+                except FederationError as error:
+                    log.warning("the model store did not take a call", again=error.retryable, error=error.detail)
+                    if error.retryable:
+                        self._failing = True
+                        self._failed.set()
+                        return
+                self._owed.pop(call, None)
 
     async def _pause(self, seconds: float) -> None:
         try:

@@ -85,6 +85,7 @@ class Agent:
         self._layout: Layout | None = None  # of the newest model that was decoded
         self._inputs = Inputs(client)
         self._coding = Coding()
+        self._dropped_id, self._in_vain = "", 0  # the task that was given up last, and how often again
         self.me: m.Learner | None = None
 
     async def run(self) -> None:
@@ -192,6 +193,7 @@ class Agent:
             log.info("done", kind=task.kind, round=task.round)
         except NOT_WANTED as error:
             log.info("no longer wanted", kind=task.kind, round=task.round, why=error.detail)
+            await self._dropped(task)
         except NOT_A_MEMBER:
             raise
         except FederationError as error:
@@ -204,6 +206,14 @@ class Agent:
         finally:
             beats.cancel()
             report.void = report.void or "the agent is leaving"
+
+    async def _dropped(self, task: m.Task) -> None:
+        """A task is given up. One that is given again and again, since its model cannot be had, is tried ever less
+        often."""
+        self._in_vain = self._in_vain + 1 if task.id == self._dropped_id else 0
+        self._dropped_id = task.id
+        if self._in_vain:
+            await asyncio.sleep(FullJitter().seconds(self._in_vain))
 
     async def _work(self, task: m.Task, report: Report) -> Result:
         """The learner's own part, in a worker, where `progress()` finds the report."""

@@ -266,7 +266,7 @@ class Federation:
         if run is None or one is None:
             return None
         one.taken = True
-        return aggregation_of(run, one, len(self.roster))
+        return aggregation_of(run, one)
 
     def postpones(self, task: Assignment) -> bool:
         """Whether an accepted update becomes its learner's newest only when it is in a community model."""

@@ -127,6 +127,7 @@ class RoundState:
     evaluate: dict[str, Assignment] = field(default_factory=dict)
     state: Literal["training", "aggregating", "evaluating", "closed"] = "training"
     taken: bool = False  # the runtime has the aggregation in hand
+    learners: int = 0  # known to the federation when its updates were complete
     model: ModelInfo | None = None
     closed_by: str | None = None
     aggregation_ms: float | None = None

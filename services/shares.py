@@ -12,8 +12,8 @@ from .run import RunState
 from .scheduling import streams
 
 
-def aggregation_of(run: RunState, one: RoundState, learners: int) -> Aggregation:
-    """What is to be aggregated for a round that has closed, in a federation of so many learners."""
+def aggregation_of(run: RunState, one: RoundState) -> Aggregation:
+    """What is to be aggregated for a round whose updates are complete."""
     if streams(run.plan.scheduler):
         shares, state = _of_stream(run, one)
     else:
@@ -28,7 +28,7 @@ def aggregation_of(run: RunState, one: RoundState, learners: int) -> Aggregation
         plan=run.plan,
         aggregator_state=state,
         optimizer_state=run.optimizer_state,
-        learners=learners,
+        learners=one.learners,
         stored=(None if one.anew else rule, optimizer),
     )
 

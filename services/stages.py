@@ -51,6 +51,7 @@ class Stages:
                 moved = self._streaming.move_on(run, now)
             if not moved:
                 return
+            self._roster.changes.runs.add(run.id)
             if run.state != before and not run.over:
                 self._emit(run, now, "run-state", run.state, state=run.state)
 
@@ -214,6 +215,7 @@ class Stages:
         one.closed_by = verdict.reason
         self._close_offers(one.train, f"the round closed: {verdict.reason}", now)
         one.state = run.state = "aggregating"
+        one.learners = len(self._roster)
         return True
 
     def _offer_evaluation(self, run: RunState, one: RoundState, members: list[Member], now: float) -> None:

@@ -82,7 +82,7 @@ class Streaming:
         one = RoundState(run.round + 1, run.model, min(task.offered_at for task in tasks), now, wanted)
         one.train = {task.id: task for task in sorted(tasks, key=lambda task: (task.learner, task.round))}
         one.closed_by = f"{len(tasks)} update{'s' if len(tasks) > 1 else ''} arrived"
-        one.state = "aggregating"
+        one.state, one.learners = "aggregating", len(self._roster)
         run.begin(one)
         return True
 

@@ -51,7 +51,7 @@ async def federation(request: Request) -> m.FederationStatus:
 @router.post("/shutdown", status_code=202)
 async def shutdown(request: Request) -> dict[str, str]:
     """End the federation and the controller: the active run stops, polls answer 410 and agents exit."""
-    runtime_of(request).shut_down()
+    await runtime_of(request).shut_down()
     return {"state": "over"}
 
 

@@ -55,7 +55,8 @@ async def learner(request: Request, learner_id: str) -> m.Learner:
 async def leave(request: Request, learner_id: str) -> None:
     """Leave for good: open tasks are void, the round goes on without this learner, its updates are erased. Leaving
     twice is no error."""
+    runtime = runtime_of(request)
     try:
-        await runtime_of(request).leave(learner_id)
+        await runtime.leave(learner_id)
     except UnknownLearner:
-        return
+        await runtime.kept()

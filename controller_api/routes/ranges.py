@@ -31,7 +31,7 @@ async def model_response(request: Request, runtime: Runtime, digest: str, shared
     first, last = wanted or (0, info.size - 1)
     if wanted is not None:
         headers["Content-Range"] = f"bytes {first}-{last}/{info.size}"
-    document = await runtime.off_loop(runtime.store.get, digest)
+    document = await runtime.document(digest)
     status, count = 200 if wanted is None else 206, last - first + 1
     return WeightsResponse(status, headers, document, first, count, lambda: runtime.store.file(digest))
 

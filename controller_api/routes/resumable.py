@@ -26,6 +26,7 @@ async def offset(request: Request) -> Response:
     if upload is not None:
         await upload.take_over()
     if task.outcome is not None:
+        await runtime.kept()
         headers |= _headers(task.outcome.size, COMPLETE, task.outcome.size)
     elif upload is not None and not upload.over:
         headers |= _headers(upload.have, PARTIAL, len(upload.buffer))
@@ -40,6 +41,7 @@ async def append(request: Request) -> Response:
     task = runtime.check_task(task_id, caller(request).learner)
     start, last, count = _number(request, "upload-offset"), _is_last(request), _number(request, "content-length", 0)
     if task.outcome is not None and start == task.outcome.size and count == 0:
+        await runtime.kept()
         return json_response(task.receipt, 200)
     if start == 0 and runtime.uploads.find(task_id) is None:
         length = count if last else _number(request, "upload-length")

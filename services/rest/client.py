@@ -325,7 +325,10 @@ class Client:
 
     async def _upload_offset(self, url: str) -> int:
         """How much of a cut upload the controller has; 0 when it keeps nothing."""
-        answer = await self._attempt(Request("HEAD", url, self._credential(url)))
+        try:
+            answer = await self._attempt(Request("HEAD", url, self._credential(url)))
+        except NotOfThisContract:  # an answer to HEAD does not say what is wrong: that to PUT will
+            return 0
         told = answer.headers.get("upload-offset", "0")
         return int(told) if told.isdigit() else 0
 

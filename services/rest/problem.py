@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Never
 
-from ..errors import FederationError, NotOfThisContract, Unavailable
+from ..errors import DiskFull, FederationError, NotOfThisContract, Unavailable
 from .exchange import Answer
 
 MEMBERS = ("type", "title", "status", "detail", "retryable")
@@ -23,6 +23,8 @@ def raise_problem(answer: Answer) -> Never:
     said = f"{answer.request.method} {answer.request.url} answered {answer.status}"
     if answer.status in (429, 502, 503, 504):
         raise Unavailable(said, **values)
+    if answer.status == 507:  # to HEAD, whose answer has no document
+        raise DiskFull(said, **values)
     raise NotOfThisContract(f"{said}: is this the controller's address?")
 
 

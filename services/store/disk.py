@@ -17,6 +17,7 @@ from .spares import WORTH, Spares
 
 FOLDER = "models"  # in a controller's folder
 UNFINISHED = ".part"
+MAPPED = 1 << 16  # bytes: a smaller file is read
 ZEROS = bytes(1 << 20)
 
 
@@ -99,7 +100,7 @@ class OnDisk:
         try:
             with self._spares.lock, path.open("rb") as file:
                 view = mapped(file)
-                if view:
+                if isinstance(view.obj, mmap.mmap):
                     self._spares.note(path, view.obj)
                 return view
         except FileNotFoundError:
@@ -186,9 +187,9 @@ class OnDisk:
 
 
 def mapped(file: BinaryIO) -> memoryview:
-    """Read-only view of a file's bytes."""
-    if os.fstat(file.fileno()).st_size == 0:
-        return memoryview(b"")
+    """Read-only view of a file's bytes. A mapping costs a file descriptor for as long as somebody looks at it."""
+    if os.fstat(file.fileno()).st_size < MAPPED:
+        return memoryview(file.read())
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class Ownership:
             os.close(self._file)
             raise
         self._alive_at = None if new else os.fstat(self._file).st_mtime
+        self._ahead_s = max(time.time(), self._alive_at or 0.0) - time.monotonic()
         self._sign()
 
     def alive_at(self) -> float | None:
@@ -40,9 +42,15 @@ class Ownership:
         return self._alive_at
 
     def touch(self) -> None:
-        """This owner is alive now. A disk that takes no change is no reason to stop."""
+        """This owner is alive now, and what came of the time before is written down. A disk that takes no change is no
+        reason to stop."""
         with suppress(OSError):
-            os.utime(self._file)
+            os.utime(self._file, (self.time(), self.time()))
+
+    def time(self) -> float:
+        """Wall-clock time, in seconds since 1970, which never runs back: not when the system's clock is set back while
+        this owner lives, nor when it was before."""
+        return self._ahead_s + time.monotonic()
 
     def close(self) -> None:
         """Give the folder back; again does nothing."""
@@ -70,6 +78,9 @@ class Ownership:
         with suppress(OSError):  # a full disk: the lock is held nevertheless
             os.pwrite(self._file, text, 0)  # over the old text, which needs no room
             os.ftruncate(self._file, len(text))
+        if self._alive_at is not None:  # for an owner that does not get as far as `touch`
+            with suppress(OSError):
+                os.utime(self._file, (self._alive_at, self._alive_at))
 
 
 def _opened(path: Path) -> tuple[int, bool]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Callable
 
 import pytest
 
@@ -90,7 +92,7 @@ async def test_a_full_disk_is_waited_for_longer(monkeypatch: pytest.MonkeyPatch)
 
     await until(asked_often, 5)
     assert calls.held_up is not None
-    assert calls.held_up.until - calls.held_up.since == 3600
+    assert calls.held_up.until == pytest.approx(calls.held_up.since + 3600)
     assert "no space left; tries again in 0 s, the run fails in 3600 s" in calls.held_up.text(calls.held_up.since)
     store.away = False
     assert await task == "A"
@@ -131,3 +133,49 @@ async def test_what_can_never_be_done_is_not_owed_for_ever() -> None:
     assert (store.done, store.asked) == (["a"], 2)
     await keeper.owe((store.upper, "b"))
     assert (store.done, store.asked) == (["a", "b"], 3)
+
+
+async def test_a_slow_call_does_not_undo_a_newer_one() -> None:
+    """The older one fails when the newer one is owed: it is made again before that, not after it."""
+    store, release = Slow(), threading.Event()
+    store.wait = release.wait
+    calls = StoreCalls(store, asyncio.Event())
+    settling = asyncio.create_task(calls.settle_later())
+    first = asyncio.create_task(calls.owe((store.note, "first")))
+
+    async def asked() -> bool:
+        return store.asked == 1
+
+    await until(asked, 5)
+    second = asyncio.create_task(calls.owe((store.note, "second")))
+    await asyncio.sleep(0.05)
+    assert store.asked == 1
+    release.set()
+
+    async def both() -> bool:
+        return len(store.done) == 2
+
+    await until(both, 5)
+    assert store.done == ["first", "second"]
+    await asyncio.gather(first, second)
+    settling.cancel()
+
+
+class Slow(InMemory):
+    """Its first call takes long, and fails."""
+
+    blocking = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.done: list[str] = []
+        self.wait: Callable[[float], bool] = lambda seconds: True
+
+    def note(self, key: str) -> None:
+        """A call."""
+        self.asked += 1
+        if self.asked == 1:
+            self.wait(10)
+            raise StoreUnavailable("a connection that died")
+        self.done.append(key)

@@ -15,12 +15,12 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from services.federation import Aggregation, Federation
 from services.roster import Member
-from services.rounds import Assignment, RoundState
+from services.rounds import Assignment, ModelInfo, RoundState
 from services.run import RunState
 from services.state import Batch, Row, Writing, extend, restore
 from services.state.rows import MEMBER, ROUND, RUN, TASK
 from services.stream import Stream
-from tests.services.fleet import EPOCH, Fleet, dump
+from tests.services.fleet import EPOCH, THREE_ROUNDS, Fleet, dump
 from tests.services.machine import CONFIGS
 from tests.services.test_federation_machine import FederationMachine
 
@@ -276,6 +276,35 @@ def test_who_left_without_a_task_is_remembered() -> None:
     rows.write(writing.take())
     assert run.stream.left
     compare(fleet.federation, taken_up(fleet, rows), fleet.now)
+
+
+def test_what_an_operator_is_waited_for_is_remembered() -> None:
+    """A run that is driven by hand has its learners, who may be lost again, and waits for the operator alone."""
+    fleet, rows = Clock(), Rows()
+    model = ModelInfo("sha256-" + "1" * 64, 1)
+    given = {**THREE_ROUNDS, "advance": "manual", "initial_model": model.digest}
+    run = fleet.federation.start(given, fleet.now, held=lambda digest: model)
+    writing = Writing(fleet.federation)
+    rows.write(writing.take())
+    fleet.join("a")
+    fleet.federation.tick(fleet.now)
+    assert (run.state, run.hold) == ("waiting", "operator")
+    rows.write(writing.take())
+    compare(fleet.federation, taken_up(fleet, rows), fleet.now)
+
+
+def test_how_many_learners_there_were_is_remembered() -> None:
+    """A rule may need it: who comes while the round is aggregated does not count in it, after a restart neither."""
+    fleet, rows = Clock("a", "b"), Rows()
+    fleet.train()
+    for name in "ab":
+        fleet.do(name)
+    fleet.join("c")
+    rows.write(Writing(fleet.federation).take())
+    due, again = fleet.federation.due(), rows.read().due()
+    assert due is not None
+    assert again is not None
+    assert due.learners == again.learners == 2
 
 
 def test_the_time_away_counts_for_nobody() -> None:
