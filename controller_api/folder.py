@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -120,6 +121,7 @@ def _tidy(federation: Federation, store: ModelStore) -> set[str]:
     held = set(store.keys())
     used: set[Any] = federation.kept_models() | federation.runs.kept_states()
     left: set[str] = set()
+    newest: dict[str, list[str]] = defaultdict(list)
     for task in _with_updates(federation):
         key = task.outcome.blob if task.outcome else None
         here = federation.roster.find(task.learner_id) is not None
@@ -130,7 +132,12 @@ def _tidy(federation: Federation, store: ModelStore) -> set[str]:
         if awaited:
             left.add(task.learner_id)
         if not (federation.postpones(task) and _is_open(federation, task)):
-            store.remember(task.learner_id, key)
+            newest[task.learner_id].append(key)
+    for learner, keys in newest.items():
+        known = store.lineage(learner)
+        for key in keys:  # an older one that is noted again would be the newest
+            if key not in known or key == keys[-1]:
+                store.remember(learner, key)
     for key in held - used:
         store.drop(key)
     return left

@@ -109,6 +109,7 @@ class Runtime:
                 for one in keepers:
                     one.cancel()
                 self._background = None
+        self.calls.close()
         self.store.close()
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between the attempts o
 FULL_PAUSE_S = 5.0  # the same while the disk is full
 FULL_PATIENCE_S = 3600.0  # with a full disk: somebody has to make room
 LONGEST_PAUSE_S = 60.0  # between attempts of calls that are owed
+THREADS = 32  # calls at once: a store that hangs holds up nobody who does not want it
 LOOK_S = 2.0  # how long the store may take to say that it is there
 LOOK_AGAIN_S = 1.0  # what it said holds for so long
 NO_MODEL = "none"  # the key of no model
@@ -55,14 +57,19 @@ class StoreCalls:
         self._stopped = stopped
         self._owed: dict[tuple[Any, ...], None] = {}  # call and arguments, in the order in which they were owed
         self._failed = asyncio.Event()
+        self._threads = ThreadPoolExecutor(THREADS, "store")
         self._failing = False  # calls that are owed wait for the next attempt
         self.order = asyncio.Lock()  # a document is not stored while a call that is owed is made: that may drop it
 
     async def off_loop(self, call: Callable[..., T], *arguments: Any) -> T:
         """A call of the store: in a thread when it may block."""
         if self._blocking:
-            return await asyncio.to_thread(call, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
         return call(*arguments)
+
+    def close(self) -> None:
+        """Make no more calls."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def repeat(self, call: Callable[..., T], *arguments: Any) -> T:
         """What the call gives, made in a thread, and again while the store does not answer or has no room; raises what

@@ -82,6 +82,7 @@ async def put_model(request: Request) -> Response:
     runtime, digest = runtime_of(request), request.path_params["digest"]
     try:
         info, _ = runtime.model(digest)
+        await runtime.document(digest)
         await runtime.kept()
         created = False
     except UnknownModel:

@@ -18,6 +18,7 @@ import re
 import threading
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from typing import Any, BinaryIO, ClassVar
 
@@ -59,7 +60,8 @@ class Redis:
         self._prefix, self._lineage_length, self.part_bytes = prefix, lineage_length, part_bytes
         self._shared: weakref.WeakValueDictionary[str, np.ndarray[Any, Any]]
         self._shared = weakref.WeakValueDictionary()  # documents in memory now
-        self._reading = threading.Lock()  # several readers of one model wait for one copy of it
+        self._readings: dict[str, Future[memoryview]] = {}  # under way
+        self._lock = threading.Lock()  # of these
 
     def __repr__(self) -> str:
         """Where it is, without its password."""
@@ -86,16 +88,30 @@ class Redis:
         return None
 
     def get(self, key: str) -> memoryview:
-        """See ModelStore.get."""
+        """See ModelStore.get. Who asks for what is being read waits for that reading, and gets what comes of it."""
         target = self._model(key)
-        with self._reading:
-            held = self._shared.get(key)
+        with self._lock:
+            held, reading = self._shared.get(key), self._readings.get(key)
             if held is not None:
                 return held.data.toreadonly()
+            if reading is None:
+                mine = self._readings[key] = Future[memoryview]()
+        if reading is not None:
+            return reading.result()
+        try:
             found = self._server.ask(lambda: self._read(target))
             if found is None:
                 raise UnknownModel(f"there is no model {key} in Redis at {self._server.where}", model=key)
-            return self._share(key, found) if found else memoryview(b"")
+            view = self._share(key, found) if found else memoryview(b"")
+        except BaseException as error:
+            mine.set_exception(error)
+            raise
+        else:
+            mine.set_result(view)
+            return view
+        finally:
+            with self._lock:
+                del self._readings[key]
 
     def drop(self, key: str) -> None:
         """See ModelStore.drop."""

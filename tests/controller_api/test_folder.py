@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import re
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from controller_api.settings import Settings
 from services import ModelStoreConfig
 from services.messages import TERMINAL
+from services.state import Batch
+from services.store.database import NAME, Database
+from services.store.ownership import Ownership
 from tests.conftest import InProcess, in_process, until
 from tests.controller_api.driving import MSGPACK, Member, digest_of, document, join, model, weights
 
 ON_DISK = ModelStoreConfig("OnDisk", 1)
 RUN_GIVEN: dict[str, Any] = {"termination": {"federation_rounds": 3}, "min_learners": 2}
+AWAY_S, AHEAD_S, CLOSES_S = 500, 3600, 120
 
 
 def again(folder: Path) -> Any:
@@ -24,13 +33,13 @@ def again(folder: Path) -> Any:
     return in_process(Settings(data_dir=folder, log_level="error"), store=ON_DISK)
 
 
-async def started(controller: InProcess) -> tuple[Member, Member]:
+async def started(controller: InProcess, **schedule: Any) -> tuple[Member, Member]:
     """A run of three rounds with two learners, from a model that was put before."""
     members = (await join(controller.http, "anna"), await join(controller.http, "bert"))
     body = model(*weights())
     put = await controller.http.put(f"/v1/models/{digest_of(body)}", content=body, headers={"Content-Type": MSGPACK})
     assert put.status_code == 201
-    given = {**RUN_GIVEN, "initial_model": digest_of(body)}
+    given = {**RUN_GIVEN, "initial_model": digest_of(body), **({"schedule": schedule} if schedule else {})}
     answer = await controller.http.post("/v1/runs", json=given, headers={"Idempotency-Key": "once"})
     assert answer.status_code == 201, answer.text
     return members
@@ -148,3 +157,73 @@ async def test_a_lost_answer_to_an_enrolment_costs_no_name(tmp_path: Path) -> No
         assert (await member.call("GET", f"{member.path}/task")).status_code == 204
         old = Member(after.http, member.id, "anna", first.json()["token"])
         assert (await old.call("GET", f"{old.path}/task")).status_code == 401
+
+
+# ---- time
+def age(folder: Path, seconds: float) -> None:
+    """All that happened in the folder was so much earlier: the zero of its clock, and when its owner was alive last."""
+    with closing(Database(folder / NAME)) as database:
+        (clock,) = (row for row in database.rows() if (row.kind, row.key) == ("meta", "clock"))
+        known = json.loads(clock.data or b"")
+        moved = json.dumps({**known, "epoch": known["epoch"] - seconds}).encode()
+        database.write(Batch([clock._replace(data=moved)], []))
+    alive_at = (folder / "lock").stat().st_mtime - seconds
+    os.utime(folder / "lock", (alive_at, alive_at))
+
+
+async def closes_in(controller: InProcess, member: Member) -> float:
+    """Seconds until the round closes, which is also when the member's task expires."""
+    said = (await run_of(controller.http))["waiting_for"]
+    found = re.search(r"round closes in (\d+) s", said)
+    assert found, said
+    assert abs(int(found[1]) - (await member.task())["expires_in_s"]) < 3
+    return float(found[1])
+
+
+async def test_the_time_away_counts_for_nobody(tmp_path: Path) -> None:
+    """Down for longer than a round may last and a lease goes on: nobody is lost, and as much time is left as before."""
+    async with again(tmp_path) as before:
+        anna, bert = await started(before, round_deadline_s=CLOSES_S)
+        await anna.work()
+        left = await closes_in(before, bert)
+    age(tmp_path, AWAY_S)
+    async with again(tmp_path) as after:
+        anna, bert = over(anna, after), over(bert, after)
+        learners = (await after.http.get("/v1/learners")).json()
+        assert [one["state"] for one in learners] == ["active"] * 2
+        assert all(0 <= one["last_seen_s"] < 10 for one in learners)
+        assert left - 10 < await closes_in(after, bert) <= left
+        assert (await run_of(after.http))["round"] == 1
+        await complete(after, anna, bert)
+
+
+@pytest.mark.parametrize("restarts", [1, 2])
+async def test_a_clock_that_was_set_back_does_not_run_back(tmp_path: Path, restarts: int) -> None:
+    """A process ran when the system's clock was an hour ahead: what it did is not in the future, and nothing that is
+    waited for takes an hour longer."""
+    async with again(tmp_path) as before:
+        anna, bert = await started(before, round_deadline_s=CLOSES_S)
+        await anna.work()
+        left = await closes_in(before, bert)
+        newest = before.app.state.runtime.now
+        before.app.state.runtime._folder.ownership.touch()
+    age(tmp_path, -AHEAD_S)
+    for _ in range(restarts - 1):
+        async with again(tmp_path) as between:
+            ownership = between.app.state.runtime._folder.ownership
+
+            async def signed(ownership: Ownership = ownership) -> bool:
+                return (tmp_path / "lock").stat().st_mtime != ownership.alive_at()
+
+            await until(signed, 10)
+    async with again(tmp_path) as after:
+        anna, bert = over(anna, after), over(bert, after)
+        assert newest - 0.1 < after.app.state.runtime.now < newest + 10
+        learners = (await after.http.get("/v1/learners")).json()
+        assert all(0 <= one["last_seen_s"] < 10 for one in learners)
+        assert left - 10 < await closes_in(after, bert) <= left
+        run = await complete(after, anna, bert)
+        assert run["started_at"] < run["ended_at"]
+        rounds = (await after.http.get("/v1/runs/latest/rounds")).json()
+        times = [time for one in rounds for time in (one["started_at"], one["completed_at"])]
+        assert times == sorted(times)

@@ -17,7 +17,7 @@ from services import ModelStoreConfig
 from services.engine import aggregate
 from services.errors import DiskFull, FederationError, StoreUnavailable
 from tests.conftest import InProcess, in_process, until
-from tests.controller_api.driving import begin, document, problem, settings, weights
+from tests.controller_api.driving import begin, document, join, problem, settings, weights
 from tests.redis_server import RedisServer
 
 ONE_ROUND: dict[str, Any] = {"termination": {"federation_rounds": 1}}
@@ -154,3 +154,50 @@ async def test_a_run_whose_changes_cannot_be_written_says_so(tmp_path: Path, mon
 
         await until(free, 10)
         assert (await anna.put(task, document(*weights(1.0)))).status_code == 200
+
+
+async def test_a_state_file_that_fails_while_it_is_open(tmp_path: Path) -> None:
+    """What would change something gets 503, never 500, and reads go on; when the file takes changes again, what was
+    refused is written by itself, and a restart knows it."""
+    store = ModelStoreConfig("OnDisk", 1)
+    async with in_process(settings(data_dir=tmp_path), store=store) as controller:
+        http, database = controller.http, controller.app.state.runtime._folder.database
+        anna, bert = await begin(http, "anna", "bert", **ONE_ROUND)
+        task, body = await anna.task(), document(*weights(1.0))
+        run = (await http.get("/v1/runs/latest")).json()["id"]
+        database._connection.execute("PRAGMA query_only=1")
+        refused = [
+            await anna.put(task, body),
+            await anna.put(task, body),
+            await http.post("/v1/learners", json={"name": "carl"}),
+            await http.post("/v1/learners", json={"name": "carl"}),
+            await bert.call("DELETE", bert.path),
+            await http.post(f"/v1/runs/{run}/stop", json={"reason": "seen enough"}),
+            await http.post("/v1/runs", json=ONE_ROUND, headers={"Idempotency-Key": "once"}),
+        ]
+        for answer in refused:
+            told = problem(answer, 503, "store-unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+            assert (told["retryable"], str(tmp_path / "state.sqlite") in told["detail"]) == (True, True)
+        for path in ("/healthz", "/v1/federation", "/v1/learners", "/v1/runs/latest/rounds", "/metrics"):
+            assert (await http.get(path)).status_code == 200
+        model = task["model"]["digest"]
+        assert (await http.get(f"/v1/models/{model}")).status_code == 200
+        database._connection.execute("PRAGMA query_only=0")
+
+        async def written() -> bool:
+            return bool(controller.app.state.runtime.keeper.settled)
+
+        await until(written, 10)
+        assert (await anna.put(task, body)).status_code == 200
+        again = await http.post("/v1/runs", json=ONE_ROUND, headers={"Idempotency-Key": "once"})
+        assert again.status_code == 201
+        await join(http, "carl")
+        learners = sorted(one["name"] for one in (await http.get("/v1/learners")).json())
+        runs = [(one["id"], one["state"]) for one in (await http.get("/v1/runs")).json()]
+    async with in_process(settings(data_dir=tmp_path), store=store) as after:
+        assert sorted(one["name"] for one in (await after.http.get("/v1/learners")).json()) == learners
+        assert [(one["id"], one["state"]) for one in (await after.http.get("/v1/runs")).json()] == runs
+        (shown,) = (await after.http.get(f"/v1/runs/{run}/rounds")).json()
+        assert shown["completed"] == ["anna"]
+    assert learners == ["anna", "carl"]

@@ -14,6 +14,7 @@ from services import wire
 from .conftest import Federation, driver, metis
 
 QUICK = ("--set", "train.epochs=1")
+ROUNDS = 60  # more than are done while a driver starts
 
 
 def test_run_in_a_pipe_prints_a_line_a_round_and_leaves_its_files(federation: Federation, tmp_path: Path) -> None:
@@ -115,6 +116,26 @@ def test_interrupt_stops_the_run_and_tells_what_is_left(
     assert len(results["rounds"]) >= 2
     state = json.loads(metis("status", "--controller", federation.url, "--json", cwd=tmp_path).stdout)["state"]
     assert state == "idle"
+
+
+def test_a_killed_driver_leaves_the_run_to_go_on(federation: Federation, tmp_path: Path) -> None:
+    """SIGKILL: it could tell nobody. The run goes on to its own end, and `metis watch` follows it there."""
+    with driver(["run", "--controller", federation.url, "--rounds", str(ROUNDS), *QUICK], tmp_path) as running:
+        running.until("round 2/")
+        running.interrupt(signal.SIGKILL)
+        status, said = running.rest()
+    assert status == -signal.SIGKILL
+    assert f"round {ROUNDS}/" not in said
+    assert not (tmp_path / "results.json").exists()
+    with driver(["watch", "--controller", federation.url], tmp_path) as watching:
+        status, said = watching.rest()
+    assert (status, "Traceback" in said) == (0, False), said
+    followed = [int(line.split()[1].split("/")[0]) for line in said.splitlines() if line.startswith("round ")]
+    assert len(followed) > ROUNDS / 2  # it was under way
+    assert followed == list(range(followed[0], ROUNDS + 1))
+    assert f"completed: {ROUNDS} rounds are done" in said
+    shown = json.loads(metis("status", "--controller", federation.url, "--json", cwd=tmp_path).stdout)
+    assert (shown["state"], shown["run"]["state"], shown["run"]["round"]) == ("idle", "completed", ROUNDS)
 
 
 def test_second_driver_is_told_of_the_first_watches_and_takes_over(federation: Federation, tmp_path: Path) -> None:

@@ -33,7 +33,6 @@ class Crowd:
     learners: list[Waiting] = field(default_factory=list)
     tasks: int = 0  # that were new to the learner
     accepted: int = 0
-    last_in_at: float = 0.0
     problems: list[str] = field(default_factory=list)
     may_work: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -41,7 +40,7 @@ class Crowd:
         """All of it, in plain words."""
         return {
             "in": sum(one.reported for one in self.learners),
-            "last_in_at": self.last_in_at,
+            "in_at": [min(one.in_at for one in self.learners), max(one.in_at for one in self.learners)],
             "tasks": self.tasks,
             "accepted": self.accepted,
             "problems": self.problems[:3],
@@ -54,10 +53,11 @@ class Crowd:
 
 
 class Waiting:
-    """One learner; `reported` says whether the controller knows that it is here."""
+    """One learner; `reported` says whether the controller knows that it is here, `in_at` since when."""
 
     def __init__(self, crowd: Crowd, index: int) -> None:
         self.reported = False
+        self.in_at = 0.0
         self._crowd, self._index = crowd, index
         self._me: dict[str, Any] = {}
         self._given: set[str] = set()
@@ -93,7 +93,7 @@ class Waiting:
             raise ValueError(f"{self._me['id']} came back as {me['id']}")
         self._me = self._me or me
         self.reported = True
-        self._crowd.last_in_at = time.monotonic()
+        self.in_at = time.monotonic()
 
     async def _take_task(self) -> None:
         answer = await self._call("GET", f"/v1/learners/{self._me['id']}/task?wait={WAIT_S}", (200, 204))

@@ -16,11 +16,10 @@ WANTED = "NOT TESTED: a full disk. Mounting a small tmpfs needs root; run the te
 
 
 class SmallDisk:
-    """Mounted at `folder`; `fills` counts how often it was full."""
+    """Mounted at `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.fills = 0
         self._ballast = folder / "ballast"
         self._read_only: list[Path] = []
 
@@ -31,7 +30,6 @@ class SmallDisk:
 
     def fill(self, leave: int = 0) -> None:
         """Leave so many bytes, or no block."""
-        self.fills += 1
         self.top_up()
         os.truncate(self._ballast, self._ballast.stat().st_size - leave)
 

@@ -36,7 +36,16 @@ T = TypeVar("T")
 IN_FULL = os.environ.get("METIS_FAULTS") == "all"
 AT_ONCE = 2  # federations, one for each core
 LEARNERS, ROUNDS = 3, 10
-SIZES = (20_000, 400_000, 100)  # parameters: the second is sent in several pieces, and resumed after a cut
+SIZES = (20_000, 400_000, 300)  # parameters: the second is sent in several pieces, and resumed after a cut
+EXTRAS: dict[str, dict[str, Any]] = {  # what a run has beside FedAvg, and what of it must survive its controller
+    "nothing": {},
+    "server optimizer": {"server_optimizer": "FedAdam"},  # its moments
+    "transform": {  # its bound, which all updates exceed at first
+        "transforms": [{"name": "AdaptiveClipNorm", "initial_norm": 1.0, "learning_rate": 1.0}]
+    },
+    "encoding": {"encoding": {"down": "bf16", "up": "topk", "topk_ratio": 0.25}},  # models, and what learners still owe
+    "algorithm": {"algorithm": "SCAFFOLD"},  # the control
+}
 LONGEST_WORK_S = 0.03  # of a task
 LIMIT_S = 100.0  # of a run with all that happens to it
 RUN: dict[str, Any] = {
@@ -55,8 +64,29 @@ def retry_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learner_agent.agent, "FullJitter", quick)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a run is like: parameters of its model, and one of EXTRAS."""
+
+    size: int
+    extra: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of such a run."""
+        return {**RUN, **EXTRAS[self.extra]}
+
+
+def kind_of(seed: int) -> Kind:
+    """The kind that a seed chooses; fifteen in a row choose all."""
+    turn, extra = divmod(seed, len(EXTRAS))
+    return Kind(SIZES[turn % len(SIZES)], list(EXTRAS)[extra])
+
+
 class Drifts(Learner):
-    """Trains 0.9 times what it is given and 0.01 · number · round, in float32; scores 1 / (1 + mean)."""
+    """Trains 0.9 times what it is given and 0.01 · number · round, in float32; scores 1 / (1 + mean). A control moves
+    what it trains by a tenth, and is itself halved and moved by as much as the model.
+    """
 
     names = ("body", "head")
 
@@ -76,7 +106,11 @@ class Drifts(Learner):
         """See the class."""
         step = np.float32(0.01 * self.number * config["round"])
         trained = [array * np.float32(0.9) + step for array in weights]
-        return trained, {"step": float(step)}, {"num_training_examples": 10 * self.number + 3}
+        metadata: dict[str, Any] = {"num_training_examples": 10 * self.number + 3}
+        if control := config.get("inputs", {}).get("control"):
+            trained = [array - np.float32(0.1) * c for array, c in zip(trained, control, strict=True)]
+            metadata["extra"] = {"control": [step - np.float32(0.5) * c for c in control]}
+        return trained, {"step": float(step)}, metadata
 
     def evaluate(self, weights: list[NDArray[Any]], config: dict[str, Any]) -> Any:
         """See the class."""
@@ -182,7 +216,7 @@ class Story:
     """A run and what happened to it."""
 
     seed: int
-    size: int  # parameters of its model
+    kind: Kind
     deaths: int
     results: m.Results
     diary: Diary
@@ -190,7 +224,7 @@ class Story:
 
 
 async def story_of(
-    controller: ControllerProcess, seed: int, size: int, breaking: Breaking | None = None, patience_s: float = LIMIT_S
+    controller: ControllerProcess, seed: int, kind: Kind, breaking: Breaking | None = None, patience_s: float = LIMIT_S
 ) -> Story:
     """A run of ten rounds, with `breaking` at work on the controller, for up to `patience_s` after the run's end.
 
@@ -198,18 +232,18 @@ async def story_of(
     """
     async with (
         asyncio.timeout(LIMIT_S),
-        learners(controller.url, seed, size) as diary,
+        learners(controller.url, seed, kind.size) as diary,
         Client(controller.url, patience_s=None) as client,
     ):
         began = time.monotonic()
         async with at_work(breaking, controller) as breaker:
-            await client.start_run(RUN)
+            await client.start_run(kind.config)
             await over(client)
             seconds = time.monotonic() - began
             await asyncio.wait({breaker}, timeout=patience_s)
             deaths = controller.deaths
         await controller.restart()
-        return Story(seed, size, deaths, await client.results(), diary, seconds)
+        return Story(seed, kind, deaths, await client.results(), diary, seconds)
 
 
 async def over(client: Client) -> None:

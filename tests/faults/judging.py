@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from services import messages as m
-from tests.faults.federation import AT_ONCE, LEARNERS, ROUNDS, SIZES, Breaking, Story, story_of
+from tests.faults.federation import AT_ONCE, LEARNERS, ROUNDS, Breaking, Kind, Story, kind_of, story_of
 from tests.faults.figures import record
 from tests.faults.processes import ControllerProcess
 
-_calm: dict[int, Story] = {}  # by parameters of the model
+T = TypeVar("T")
+_calm: dict[Kind, Story] = {}
 
 
 @dataclass
@@ -35,6 +37,11 @@ class Verdict:
         """Whether nothing is wrong."""
         return not self.problems
 
+    @property
+    def tried(self) -> int:
+        """How many faults there were; what goes wrong before the first counts as one."""
+        return self.faults or int(not self.survived)
+
 
 @contextlib.asynccontextmanager
 async def controller_in(folder: Path, failpoint: str | None = None) -> AsyncIterator[ControllerProcess]:
@@ -48,20 +55,32 @@ async def controller_in(folder: Path, failpoint: str | None = None) -> AsyncIter
 
 
 async def calm_story(folder: Path, seed: int) -> Story:
-    """A run that nothing happens to, with models of the size that the seed chooses; one for all tests."""
-    size = SIZES[seed % len(SIZES)]
-    if size not in _calm:
-        async with controller_in(folder / f"calm-{size}") as controller:
-            story = await story_of(controller, seed, size)
+    """A run that nothing happens to, of the kind that the seed chooses; one for all tests."""
+    kind = kind_of(seed)
+    if kind not in _calm:
+        async with controller_in(folder / f"calm-{kind.size}-{kind.extra}") as controller:
+            story = await story_of(controller, seed, kind)
         assert not (wrong := judge(story, story).problems), wrong
-        _calm[size] = story
-    return _calm[size]
+        _calm[kind] = story
+    return _calm[kind]
+
+
+async def calm_stories(folder: Path, seeds: Sequence[int]) -> dict[int, Story]:
+    """Those of all seeds, a few at a time."""
+    one_each = {kind_of(seed): seed for seed in seeds}
+    await side_by_side(list(one_each.values()), functools.partial(calm_story, folder))
+    return {seed: _calm[kind_of(seed)] for seed in seeds}
 
 
 def shown(results: m.Results) -> list[tuple[Any, ...]]:
-    """What must be the same, round by round: models bit by bit, members, scores."""
+    """What must be the same, round by round: models bit by bit, members, scores, and what transforms did."""
+    trained = [one for one in results.tasks if (one.kind, one.state) == ("train", "accepted")]
+    transformed = {(one.round, one.learner): one.transforms for one in trained}
     return [
-        (one.round, one.model, sorted(one.completed), one.failed, one.train_metrics, one.evaluation_metrics)
+        (
+            *(one.round, one.model, sorted(one.completed), one.failed, one.train_metrics, one.evaluation_metrics),
+            [transformed.get((one.round, name)) for name in sorted(one.completed)],
+        )
         for one in results.rounds
     ]
 
@@ -101,7 +120,7 @@ async def broken_run(
     """The verdict on a run like the calm one; whatever is raised on the way is a problem of it."""
     async with controller_in(folder / f"seed-{seed}", failpoint) as controller:
         try:
-            verdict = judge(await story_of(controller, seed, calm.size, breaking, patience_s), calm)
+            verdict = judge(await story_of(controller, seed, calm.kind, breaking, patience_s), calm)
         except Exception as error:
             verdict = Verdict(seed, ["".join(traceback.format_exception(error))], controller.deaths)
         if verdict.problems:
@@ -109,11 +128,11 @@ async def broken_run(
         return verdict
 
 
-async def side_by_side(seeds: Sequence[int], run: Callable[[int], Awaitable[Verdict]]) -> list[Verdict]:
-    """The verdicts of all seeds, a few federations at a time."""
+async def side_by_side(seeds: Sequence[int], run: Callable[[int], Awaitable[T]]) -> list[T]:
+    """What comes of all seeds, a few federations at a time."""
     turns = asyncio.Semaphore(AT_ONCE)
 
-    async def in_turn(seed: int) -> Verdict:
+    async def in_turn(seed: int) -> T:
         async with turns:
             return await run(seed)
 
@@ -124,8 +143,8 @@ def conclude(fault: str, verdicts: Sequence[Verdict]) -> None:
     """Record the figures of a fault, and fail when a run did not come through."""
     record(
         fault,
-        tried=sum(max(1, one.faults) for one in verdicts),
-        survived=sum(max(1, one.faults) for one in verdicts if one.survived),
+        tried=sum(one.tried for one in verdicts),
+        survived=sum(one.tried for one in verdicts if one.survived),
         lost=sum(one.lost for one in verdicts),
         twice=sum(one.twice for one in verdicts),
         longest_wait_s=max(one.longest_wait_s for one in verdicts),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -36,14 +37,18 @@ class Marked(Learner):
         """Nothing is kept."""
 
     def train(self, weights: Weights, config: dict[str, Any]) -> Any:
-        """The mark, everywhere."""
+        """The mark, everywhere; tells what the model held."""
         time.sleep(self.during_s)
-        return [np.full_like(weights[0], self.mark)], {}, {"num_training_examples": 1}
+        return [np.full_like(weights[0], self.mark)], {"value": held(weights[0])}, {"num_training_examples": 1}
 
     def evaluate(self, weights: Weights, config: dict[str, Any]) -> Any:
-        """The number that the model holds; -1 when it is not one number."""
-        alike = bool((weights[0] == weights[0][0]).all())
-        return {"value": weights[0][0] if alike else -1.0, "num_evaluation_examples": 1}
+        """The number that the model holds."""
+        return {"value": held(weights[0]), "num_evaluation_examples": 1}
+
+
+def held(array: NDArray[Any]) -> float:
+    """The number that an array holds everywhere; -1 when it is not one number."""
+    return float(array[0]) if bool((array == array[0]).all()) else -1.0
 
 
 def marked() -> Marked:
@@ -60,6 +65,13 @@ def counted(one: m.Round) -> float | None:
     """The sum of the marks that counted in a round, from what its model holds; None when nobody scored it."""
     value = one.evaluation_metrics.combined.get("value")
     return None if value is None else round(value * len(one.completed), 3)
+
+
+def all_counted(rounds: Sequence[m.Round], final: float) -> list[float]:
+    """That of each round, from what its model held when the following round trained it; `final` is what the last one
+    holds."""
+    values = [*(one.train_metrics.combined["value"] or 0.0 for one in rounds[1:]), final]
+    return [round(value * len(one.completed), 3) for one, value in zip(rounds, values, strict=True)]
 
 
 def seconds_between(earlier: str, later: str) -> float:

@@ -18,7 +18,10 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
 
 
 class Way:
-    """One direction: `cuts` are bytes after which the next connections end, one each; `passed` counts by connection."""
+    """One direction: `cuts` are bytes after which the next connections end, one each; `passed` counts by connection.
+
+    After none: as soon as there is something that would pass.
+    """
 
     def __init__(self) -> None:
         self.cuts: deque[int] = deque()
@@ -111,7 +114,7 @@ class Proxy:
     async def _pump(self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         at, most = len(way.passed), way.cuts.popleft() if way.cuts else None
         way.passed.append(0)
-        while most is None or way.passed[at] < most:
+        while True:
             data = b""
             with suppress(ConnectionError):
                 data = await reader.read(PIECE)
@@ -124,6 +127,8 @@ class Proxy:
             with suppress(ConnectionError):
                 writer.write(data)
                 await writer.drain()
+            if way.passed[at] == most:
+                return
 
 
 def _end(writer: asyncio.StreamWriter, reset: bool) -> None:

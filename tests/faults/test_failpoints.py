@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from services.failpoints import POINTS
-from tests.faults.federation import IN_FULL, LEARNERS, ROUNDS, Breaking, retry_quickly
-from tests.faults.judging import Verdict, broken_run, calm_story, conclude, side_by_side
+from tests.faults.federation import EXTRAS, IN_FULL, LEARNERS, ROUNDS, Breaking, retry_quickly
+from tests.faults.judging import Verdict, broken_run, calm_stories, conclude, side_by_side
 from tests.faults.processes import ControllerProcess
 
-SEEDS = 20 if IN_FULL else 1
 UPDATES = LEARNERS * ROUNDS
 REACHED = {  # how often, at least, in a run; scores are uploads too, and each task is offered to one learner
     "upload-begun": 2 * UPDATES,
@@ -30,6 +29,11 @@ REACHED = {  # how often, at least, in a run; scores are uploads too, and each t
     "learner-joined": LEARNERS,
     "learner-kept": LEARNERS,
 }
+
+
+def seeds_of(name: str) -> Sequence[int]:
+    """Twenty, or in a short run one, so that the failpoints together try everything that a run may have."""
+    return range(20) if IN_FULL else [list(REACHED).index(name) % len(EXTRAS)]
 
 
 def deaths(failpoints: Sequence[str]) -> Breaking:
@@ -49,7 +53,7 @@ async def test_killed_at(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """The run goes on by itself and ends with the same models bit by bit; no update is lost, counted twice or trained
     again."""
     retry_quickly(monkeypatch)
-    calm = [await calm_story(tmp_path, seed) for seed in range(SEEDS)]
+    calm = await calm_stories(tmp_path, seeds_of(name))
 
     async def run(seed: int) -> Verdict:
         draw = random.Random(f"{name} {seed}")
@@ -61,7 +65,7 @@ async def test_killed_at(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
             verdict.problems.append(f"{first} was never reached")
         return verdict
 
-    conclude(f"controller killed at `{name}`", await side_by_side(range(SEEDS), run))
+    conclude(f"controller killed at `{name}`", await side_by_side(seeds_of(name), run))
 
 
 def test_every_failpoint_is_tried() -> None:

@@ -109,6 +109,17 @@ def test_only_its_owner_may_read_it(filled: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
+def test_a_commit_is_on_the_disk_when_it_returns(path: Path) -> None:
+    """Whether the file is new or was there: a write-ahead log that each commit flushes, FULL being 2 to SQLite."""
+    for _ in ("new", "there"):
+        with closing(Database(path)) as database:
+            asked = ("synchronous", "journal_mode")
+            found = [database._connection.execute(f"PRAGMA {one}").fetchone() for one in asked]
+            assert found == [(2,), ("wal",)]
+            database.write(Batch(ROWS[:1], []))
+            assert path.with_name("state.sqlite-wal").stat().st_size > 0
+
+
 # ---- other formats
 def test_a_newer_format_is_refused(path: Path) -> None:
     """By name, with both formats, and what to do."""
@@ -183,13 +194,14 @@ def test_flipped_bytes_are_refused_or_do_not_matter(filled: Path) -> None:
         damaged = bytearray(whole)
         damaged[at] ^= 1 << draw.randrange(8)
         filled.write_bytes(damaged)
+        found: list[Row] | None
         try:
             found = held(filled)
         except InvalidConfig as error:
             found, noticed = None if str(filled) in error.detail else [], noticed + 1
         assert found in (None, sorted(ROWS)), f"byte {at}"
         for left in filled.parent.glob("state.sqlite-*"):
-            left.unlink()
+            left.unlink(missing_ok=True)
     assert noticed > 50
 
 
@@ -254,17 +266,29 @@ def test_a_full_disk_at_the_start_is_no_damage(tmp_path: Path) -> None:
         assert held(path) == []
 
 
-def test_a_read_only_disk(tmp_path: Path) -> None:
-    """503 when it becomes so, and it goes on when it can be written to again; nothing is there that was refused."""
+def test_a_file_that_takes_no_changes_while_it_is_open(filled: Path) -> None:
+    """StoreUnavailable, which is 503, reads go on, and so does writing when it may; what was refused is not there."""
+    with closing(Database(filled)) as database:
+        database._connection.execute("PRAGMA query_only=1")
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match=r"cannot write to .*state\.sqlite: .*readonly"):
+                database.write(Batch([Row("task", "t", "r", b"1"), Row("member", "m0", "", None)], ["r"]))
+            assert sorted(database.rows()) == sorted(ROWS)
+        database._connection.execute("PRAGMA query_only=0")
+        database.write(Batch([Row("task", "u", "r", b"2")], []))
+    assert held(filled) == sorted([*ROWS, Row("task", "u", "r", b"2")])
+
+
+def test_a_read_only_disk_at_the_start(tmp_path: Path) -> None:
+    """The file is refused by name, nothing of it is changed, and it opens when the disk can be written to again."""
     with small_disk(tmp_path / "disk", 2) as disk:
-        folder = disk.folder / "folder"
-        with closing(Database(folder / "state.sqlite")) as database:
+        path = disk.folder / "folder" / "state.sqlite"
+        with closing(Database(path)) as database:
             database.write(Batch(ROWS, []))
-        disk.freeze(folder)
-        with pytest.raises((InvalidConfig, StoreUnavailable), match=r"state.sqlite"):
-            Database(folder / "state.sqlite").write(Batch([Row("task", "t", "r", b"1")], []))
+        disk.freeze(path.parent)
+        refused(path, "cannot be read")
         disk.thaw()
-        assert held(folder / "state.sqlite") == sorted(ROWS)
+        assert held(path) == sorted(ROWS)
 
 
 def test_a_closed_file_is_an_answer_too(path: Path) -> None:
