@@ -18,7 +18,7 @@ import structlog
 
 from services import messages as m
 from services.engine import Made, aggregate, store_model
-from services.errors import FederationError, UnknownModel
+from services.errors import DiskFull, FederationError, UnknownModel
 from services.failpoints import reach
 from services.federation import Aggregation, Federation
 from services.roster import Member
@@ -205,6 +205,8 @@ class Runtime:
         key = f"{task.id}-{secrets.token_hex(4)}"
         try:
             await self.off_loop(self.store.put, key, [update])
+        except DiskFull:
+            raise
         except BaseException:
             self.calls.owe_later(self.store.drop, key)  # it may be there nevertheless
             raise

@@ -114,9 +114,8 @@ class StoreCalls:
             await self._settle()
 
     def owe_later(self, *call: Any) -> None:
-        """Make this call in a moment: the store does not take any now."""
+        """Make this call in a moment: the store does not answer now."""
         self._owed[call] = None
-        self._failing = True
         self._failed.set()
 
     def cancel(self, *call: Any) -> None:

@@ -22,7 +22,7 @@ from tests.faults.judging import Verdict, calm_story, judge
 from tests.faults.processes import HOST, ControllerProcess
 from tests.redis_server import RedisServer
 
-SEEDS = range(15) if IN_FULL else (0, 6, 9)
+SEEDS = range(6) if IN_FULL else (0, 6, 9)
 KILLS_A_RUN = 4  # at most: none is counted that finds no run, or one that has ended
 AGAIN_S = 0.05  # until learners are back
 PATIENCE_S = 30.0  # with a start that the run's end finds under way
