@@ -44,8 +44,9 @@ def controller(
     Where Redis is stands in METIS_MODEL_STORE_URL, or in the file that METIS_MODEL_STORE_URL_FILE names.
     Ends on SIGINT, SIGTERM or [bold]metis shutdown[/bold].
     """
-    from services import __version__, failpoints
+    from services import __version__
     from services.errors import FederationError
+    from services.process import failpoints
 
     if version:
         typer.echo(f"metis-controller {__version__}")

@@ -21,11 +21,11 @@ from services import wire
 from services.checks import Spec, check_extra, check_finite, check_metadata
 from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
-from services.failpoints import reach
 from services.layout import Layout
 from services.manifest import fingerprint_of
 from services.memory import allocate
 from services.plan import Plan
+from services.process.failpoints import reach
 from services.rounds import Assignment, Outcome
 from services.transforms import transform
 from services.wire import PLAIN, Buffer, Document, Parsed, Tensor

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import resource
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from services import ControllerConfig, ModelStoreConfig
-from services.garbage import collect_seldom
+from services.process.environment import secret
+from services.process.garbage import collect_seldom
 
 from .app import create_app
 from .server import Server
@@ -27,12 +26,8 @@ def settings_from_environment(**flags: Any) -> Settings:
     """Settings of `METIS_*`, overridden by the flags that are not None. Raises ValueError with what is wrong."""
     given = {name: value for name, value in flags.items() if value is not None}
     for name in SECRETS:
-        path = os.environ.get(f"METIS_{name.upper()}_FILE")
-        if path and name not in given and not os.environ.get(f"METIS_{name.upper()}"):
-            try:
-                given[name] = Path(path).read_text(encoding="utf-8").strip()
-            except OSError as error:
-                raise ValueError(f"METIS_{name.upper()}_FILE: {path}: {error.strerror}") from error
+        if name not in given and (value := secret(f"METIS_{name.upper()}")):
+            given[name] = value
     return Settings(**given)
 
 

@@ -19,8 +19,8 @@ import structlog
 from services import messages as m
 from services.engine import Made, aggregate, store_model
 from services.errors import DiskFull, FederationError, UnknownModel
-from services.failpoints import reach
 from services.federation import Aggregation, Federation
+from services.process.failpoints import reach
 from services.roster import Member
 from services.rounds import Assignment, ModelInfo, Outcome
 from services.run import RunState

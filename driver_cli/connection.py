@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from services.config import ClientParams, ServerParams
 from services.errors import InvalidConfig
 from services.messages import Event
+from services.process.environment import secret, secret_of_file
 from services.rest import Client
 
 if TYPE_CHECKING:
@@ -80,23 +81,18 @@ def checked_url(url: str) -> str:
 
 def token_of_environment() -> str | None:
     """The first of `TOKENS` that the environment holds, itself or as the path of a file."""
-    for name in TOKENS:
-        if token := os.environ.get(name):
-            return token
-        if path := os.environ.get(f"{name}_FILE"):
-            return token_of_file(path)
-    return None
+    try:
+        return secret(*TOKENS)
+    except ValueError as error:
+        raise InvalidConfig(f"{error}") from error
 
 
 def token_of_file(path: str | Path) -> str:
     """The token in the file; raises InvalidConfig naming the file when it cannot be read or is empty."""
     try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"token file {path}: {error}", file=str(path)) from error
-    if not token:
-        raise InvalidConfig(f"token file {path} is empty", file=str(path))
-    return token
+        return secret_of_file(path)
+    except ValueError as error:
+        raise InvalidConfig(f"token file {error}", file=str(path)) from error
 
 
 def checked_token(token: str | None) -> str | None:

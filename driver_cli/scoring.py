@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import functools
 import math
 import tempfile
-import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import IO, Any, TypeVar
 
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 from services import messages as m
 from services import wire
 from services.errors import FederationError
+from services.process.worker import Workers
 from services.rest import Client
 
 from .race import race
@@ -40,6 +38,7 @@ class Scorer:
         self._to_fetch: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
         self._to_score: asyncio.Queue[tuple[int, IO[bytes]]] = asyncio.Queue()
         self._done = len(scores)
+        self._threads = Workers(name="evaluation")
         self.errors: dict[int, str] = {}  # by round: why there is no score
 
     def offer(self, round_number: int, digest: str | None) -> None:
@@ -93,7 +92,7 @@ class Scorer:
         while True:
             round_number, file = await self._to_score.get()
             try:
-                self._scores[round_number] = await in_thread(functools.partial(self._call, file, round_number))
+                self._scores[round_number] = await self._threads.run(self._call, file, round_number)
                 self._scored()
             except Exception as error:
                 self.errors[round_number] = f"{type(error).__name__}: {error}"
@@ -118,28 +117,3 @@ def _finite(name: Any, value: Any) -> float | None:
     except (TypeError, ValueError) as error:
         raise TypeError(f"evaluate: {name} must be a number, not {value!r}") from error
     return number if math.isfinite(number) else None
-
-
-async def in_thread(function: Callable[[], m.Metrics]) -> m.Metrics:
-    """`function()` in a daemon thread: unlike those of `asyncio.to_thread`, Ctrl-C need not wait for its end."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[m.Metrics] = loop.create_future()
-
-    def settle(result: m.Metrics | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result or {})
-
-    def work() -> None:
-        try:
-            result, error = function(), None
-        except Exception as raised:
-            result, error = None, raised
-        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, result, error)
-
-    threading.Thread(target=work, name="evaluate", daemon=True).start()
-    return await future

@@ -7,8 +7,6 @@ composition root: the one file of the driver that knows controller and learners,
 from __future__ import annotations
 
 import asyncio
-import importlib
-import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,6 +20,7 @@ import httpx
 from services import messages as m
 from services.config import TerminationSignals
 from services.errors import InvalidConfig
+from services.process.environment import code_named
 
 from . import settings
 from .connection import Connection
@@ -64,7 +63,7 @@ class Simulation:
         from learner_agent.sources import poll
         from learner_agent.tasks import LearnerAtWork
         from learner_agent.threads import limit_threads
-        from learner_agent.workers import Workers
+        from services.process.worker import Workers
 
         limit_threads()
         workers = Workers(self.concurrency)
@@ -96,16 +95,14 @@ def make_learners(spec: str, count: int) -> list[Learner]:
 
 def resolve(spec: str) -> Callable[[int, int], Learner]:
     """The factory that `module:attribute` names. Only ever called with what stands on the local command line."""
-    name, _, attribute = spec.partition(":")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    example = "learner_agent.digits:DigitsLearner"
     try:
-        found: Callable[[int, int], Learner] = getattr(importlib.import_module(name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidConfig(
-            f"--learner {spec}: {error}; write it as module:factory, for example learner_agent.digits:DigitsLearner",
-            got=spec,
-        ) from error
+        found: Callable[[int, int], Learner] = code_named(spec, example)
+    except (ImportError, AttributeError) as error:
+        why = f"--learner {spec}: {error}; write it as module:factory, for example {example}"
+        raise InvalidConfig(why, got=spec) from error
+    except ValueError as error:
+        raise InvalidConfig(f"--learner {spec}: {error}", got=spec) from error
     return found
 
 

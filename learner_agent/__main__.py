@@ -11,11 +11,12 @@ import typer
 
 from services import ServerParams
 from services.errors import FederationError
-from services.garbage import freeze
+from services.process.environment import secret
+from services.process.garbage import freeze
 
 from .loading import make
 from .process_worker import LearnerFailed, LearnerProcess
-from .run import Membership, secret, take_part
+from .run import Membership, take_part
 from .tasks import LearnerAtWork, Work
 from .threads import limit_threads
 

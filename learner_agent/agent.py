@@ -29,6 +29,7 @@ from services.errors import (
     UnknownTask,
 )
 from services.layout import Layout, layout_of
+from services.process.worker import Workers
 from services.rest import Client
 from services.rest.backoff import FullJitter
 from services.wire import Buffer, Coded, Document
@@ -39,7 +40,6 @@ from .later import Later
 from .reporting import Report, current, tail
 from .state import Saved, StateFile
 from .tasks import Work
-from .workers import Workers
 
 log = structlog.get_logger("learner")
 MODELS_KEPT = 2  # the one being trained, and the one before

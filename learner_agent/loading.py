@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
+from services.process.environment import code_named
 
 from .learner import Learner
 
@@ -17,12 +15,7 @@ def make(spec: str) -> Learner:
     Raises ValueError for a spec of another form, ImportError, AttributeError, TypeError for what is no learner, and
     whatever the factory raises.
     """
-    module_name, _, attribute = spec.partition(":")
-    if not module_name or not attribute:
-        raise ValueError("write it as module:factory, for example learner_agent.digits:digits_learner")
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    made = getattr(importlib.import_module(module_name), attribute)()
+    made = code_named(spec, "learner_agent.digits:digits_learner")()
     missing = [method for method in METHODS if not callable(getattr(made, method, None))]
     if missing:
         raise TypeError(f"{type(made).__name__} is no learner: it lacks {', '.join(missing)}")

@@ -17,6 +17,7 @@ import structlog
 from services import ClientParams, ServerParams
 from services import messages as m
 from services.errors import FederationError
+from services.process.environment import secret
 from services.rest import Client
 
 from .agent import Agent, Source
@@ -131,14 +132,6 @@ async def _agent(work: Work, membership: Membership, stack: contextlib.AsyncExit
         request = request.model_copy(update={"callback_url": listener.url})
         source = Webhook(listener)
     return Agent(work, client, source, request, state=state)
-
-
-def secret(variable: str) -> str | None:
-    """A secret from the environment, or from the file that `<variable>_FILE` names. Raises OSError."""
-    if value := os.environ.get(variable):
-        return value
-    path = os.environ.get(f"{variable}_FILE")
-    return Path(path).read_text(encoding="utf-8").strip() if path else None
 
 
 def _tell_retry(error: BaseException, seconds: float) -> None:

@@ -20,14 +20,14 @@ import structlog
 from services import memory
 from services import messages as m
 from services.errors import FederationError
-from services.garbage import freeze
+from services.process.garbage import freeze
+from services.process.worker import Workers
 from services.rest import Client
 
 from .agent import Agent
 from .learner import Array, Learner
 from .sources import poll
 from .tasks import LearnerAtWork
-from .workers import Workers
 
 T = TypeVar("T")
 INPUTS, HIDDEN_LAYERS = 13, 100

@@ -12,17 +12,7 @@ import pytest
 
 from services import wire
 from tests.conftest import InProcess, until
-from tests.controller_api.driving import (
-    Member,
-    begin,
-    digest_of,
-    document,
-    join,
-    model,
-    problem,
-    tensor,
-    weights,
-)
+from tests.controller_api.driving import Member, begin, digest_of, document, join, model, problem, tensor, weights
 
 SCAFFOLD: dict[str, Any] = {"algorithm": "SCAFFOLD", "termination": {"federation_rounds": 4}}
 SIZES = [6, 3]  # elements of the model's two tensors

@@ -14,15 +14,7 @@ from services import messages as m
 from services import wire
 from services.rest import Client
 from tests.conftest import until
-from tests.controller_api.test_data_plane import (  # noqa: F401 - the fixture runs these tests on either loop too
-    PATHS,
-    Raw,
-    document,
-    event_loop_policy,
-    put,
-    serving,
-    training,
-)
+from tests.controller_api.test_data_plane import PATHS, Raw, document, put, serving, training
 
 
 def patch(task: str, body: bytes, offset: int, *extra: str, complete: str = "?1") -> bytes:

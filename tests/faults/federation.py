@@ -24,8 +24,8 @@ from learner_agent import Learner
 from learner_agent.agent import Agent
 from learner_agent.sources import poll
 from learner_agent.tasks import LearnerAtWork
-from learner_agent.workers import Workers
 from services import messages as m
+from services.process.worker import Workers
 from services.rest import Client
 from services.rest.backoff import FullJitter
 from services.wire import Buffer

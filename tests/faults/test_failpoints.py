@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.failpoints import POINTS
+from services.process.failpoints import POINTS
 from tests.faults.federation import EXTRAS, IN_FULL, LEARNERS, ROUNDS, Breaking, retry_quickly
 from tests.faults.judging import Verdict, broken_run, calm_stories, conclude, side_by_side
 from tests.faults.processes import ControllerProcess

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.failpoints import POINTS
+from services.process.failpoints import POINTS
 from tests.docs.pages import ROOT
 from tests.faults.figures import Figures, load, record, table
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from learner_agent import app
 from learner_agent.__main__ import cli
 from learner_agent.loading import make
-from learner_agent.run import Membership, secret
+from learner_agent.run import Membership
 from services import ServerParams
 from services import messages as m
 from services.rest import Client
@@ -109,17 +109,6 @@ def test_a_callback_url_needs_a_place_to_listen() -> None:
     with pytest.raises(ValueError, match="needs a place to listen"):
         app(Pupil(), callback_url="http://learner.example/poll-now")
     assert Membership("http://c", listen=ServerParams("127.0.0.1", 0), callback_url="http://l/").callback_url
-
-
-def test_a_secret_is_read_from_the_environment_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable first, then the file that `<variable>_FILE` names, without its last newline."""
-    (tmp_path / "token").write_text("from-a-file\n")
-    monkeypatch.delenv("METIS_ENROLL_TOKEN", raising=False)
-    assert secret("METIS_ENROLL_TOKEN") is None
-    monkeypatch.setenv("METIS_ENROLL_TOKEN_FILE", str(tmp_path / "token"))
-    assert secret("METIS_ENROLL_TOKEN") == "from-a-file"
-    monkeypatch.setenv("METIS_ENROLL_TOKEN", "from-the-variable")
-    assert secret("METIS_ENROLL_TOKEN") == "from-the-variable"
 
 
 # ---- processes

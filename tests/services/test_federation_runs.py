@@ -6,14 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.errors import (
-    DifferentBody,
-    FederationError,
-    FederationOver,
-    InvalidConfig,
-    RunActive,
-    UnknownRun,
-)
+from services.errors import DifferentBody, FederationError, FederationOver, InvalidConfig, RunActive, UnknownRun
 from tests.services.fleet import THREE_ROUNDS, Fleet, dump
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.errors import (
-    TaskVoid,
-    UnknownModel,
-)
+from services.errors import TaskVoid, UnknownModel
 from services.selection import Candidate, draw_order
 from tests.services.fleet import THREE_ROUNDS, Fleet, model
 

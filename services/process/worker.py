@@ -1,4 +1,4 @@
-"""Threads in which learners work, so that the event loop stays free; they never keep a process from ending."""
+"""Threads for users' own code, so that the event loop stays free; they never keep a process from ending."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ T = TypeVar("T")
 class Workers:
     """`count` daemon threads over one queue: at most so many calls run at once."""
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, name: str = "learner") -> None:
+        """`name` is what the threads are called, and errors that are not exceptions are told to come from."""
+        self._name = name
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         for index in range(count):
-            threading.Thread(target=self._work, name=f"learner-{index}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"{name}-{index}", daemon=True).start()
 
     async def run(self, call: Callable[..., T], *arguments: Any) -> T:
         """Run a call in a thread, in a copy of this context; its exception is raised here."""
@@ -40,7 +42,7 @@ class Workers:
             try:
                 result = context.run(call, *arguments)
             except BaseException as raised:
-                error = _carried(raised)
+                error = self._carried(raised)
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, result, error)
 
@@ -51,11 +53,10 @@ class Workers:
         while True:
             self._calls.get()()
 
-
-def _carried(error: BaseException) -> Exception:
-    """The error as a future may carry it: sys.exit() or a cancellation in a learner's code must not end the agent."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    carried = RuntimeError(f"the learner raised {error!r}")
-    carried.__cause__ = error
-    return carried
+    def _carried(self, error: BaseException) -> Exception:
+        """The error as a future may carry it: sys.exit() in a user's code must not end the program."""
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            return error
+        carried = RuntimeError(f"the {self._name} raised {error!r}")
+        carried.__cause__ = error
+        return carried

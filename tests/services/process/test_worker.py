@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from learner_agent.workers import Workers
+from services.process.worker import Workers
 
 
 def raises(error: BaseException) -> Any:
