@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from services.config import RunConfig
+from services.config import RunConfig, canonical
 from services.errors import InvalidConfig, InvalidRequest, UnknownRun
 from services.manifest import Manifest
 from services.store import OnDisk
@@ -23,7 +23,7 @@ from services.verify import Verdict, verify
 
 from . import words
 
-STYLES = {"same": "green", "differs": "bold red", "not kept": "dim"}
+STYLES = {"same": "green", "differs": "bold red", "not kept": "dim", "not made again": "yellow"}
 SHOWN = slice(7, 19)  # of a digest, without its `sha256-`
 
 
@@ -45,7 +45,7 @@ class Written:
     """What a controller wrote down of a run."""
 
     run_id: str
-    config: RunConfig
+    config: str  # JSON, as it is stored
     manifests: list[Manifest]  # by round
 
 
@@ -61,7 +61,8 @@ def written(folder: Path, run: str) -> Written:
             raise UnknownRun(f"there is no run {key!r} in {folder}; known: {', '.join(runs)}", id=key)
         ours = [row.data or b"" for row in rows if row.kind == "manifest" and row.run == key]
         found = sorted((Manifest.model_validate_json(one) for one in ours), key=lambda one: one.round)
-        return Written(key, RunConfig.model_validate(runs[key]["config"]), found)
+        RunConfig.model_validate(runs[key]["config"])
+        return Written(key, canonical(runs[key]["config"]), found)
     except (ValidationError, ValueError, KeyError, TypeError) as error:
         raise InvalidConfig(f"{folder} does not hold the state of a federation: {error}") from error
 
@@ -109,12 +110,12 @@ def table(found: list[Verified]) -> Table:
 def summary(of: Written, found: list[Verified]) -> str:
     """All of it in a sentence."""
     counts = {state: sum(one.verdict.state == state for one in found) for state in STYLES}
-    told = [f"{counts['same']} recomputed and the same", f"{counts['differs']} differ"]
-    told += [f"{counts['not kept']} not kept"] if counts["not kept"] else []
+    words_of = {"same": "recomputed and the same", "differs": "differ"}
+    told = [f"{n} {words_of.get(state, state)}" for state, n in counts.items() if n or state in words_of]
     return f"run {of.run_id}, {words.plural(len(found), 'round')}: {', '.join(told)}"
 
 
 def _alike(one: Verified) -> tuple[object, ...]:
-    if one.verdict.state == "not kept":
+    if one.verdict.state in ("not kept", "not made again"):
         return (one.verdict.text, len(one.manifest.updates))
     return (one.manifest.round,)

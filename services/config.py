@@ -236,6 +236,11 @@ def check_plain(given: Mapping[str, Any]) -> None:
         raise InvalidConfig(f"a value cannot be sent as JSON: {error}") from error
 
 
+def canonical(config: Mapping[str, Any]) -> str:
+    """A configuration as JSON with sorted keys and no spaces: one text for equal values, whoever writes it."""
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
+
+
 def _deeper_than(levels: int, value: Any) -> bool:
     below = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     return levels == 0 or any(_deeper_than(levels - 1, one) for one in below)

@@ -15,7 +15,7 @@ from typing import Any
 from . import messages as m
 from .aggregation import State
 from .changes import Changes
-from .config import check_plain, resolve
+from .config import canonical, check_plain, resolve
 from .describe import learner_message, task_message, waiting_for
 from .errors import FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid
 from .job import Aggregation, Share
@@ -198,7 +198,8 @@ class Federation:
         config = resolve(self.defaults, given)
         parts = plan(config, self.lineage_length)
         model = initial_model(config, held)
-        run = RunState(self._new_id(), config, parts, now, model=model, bounds=[first_bounds(parts.transforms)])
+        text = canonical(config.model_dump(mode="json"))
+        run = RunState(self._new_id(), config, text, parts, now, model=model, bounds=[first_bounds(parts.transforms)])
         run.wait_for_learners(now)
         self.resume(run, key, fingerprint)
         self.journal.emit(now, "run-started", f"run {run.id} started", run=run.id, data={"name": config.name})
@@ -302,7 +303,7 @@ class Federation:
         one.bounds = next_bounds(run.plan.transforms, run.bounds[-1], [share.transforms for share in job.shares])
         run.bounds.append(one.bounds)
         one.states = stored
-        self.changes.manifests.append(manifest_of(job, run.config, model, stored, self.lineage_length))
+        self.changes.manifests.append(manifest_of(job, run, model, stored, self.lineage_length))
         text = f"round {one.number}: {len(job.shares)} updates make model {model.digest[7:19]}"
         data = {"model": model.digest}
         self.changes.runs.add(run.id)

@@ -8,15 +8,16 @@ counted; that the model follows from the updates is shown by making it again, wh
 from __future__ import annotations
 
 import hashlib
-import json
 
 import xxhash
 
 from . import messages as m
-from .config import RunConfig
 from .job import Aggregation, Share
 from .rounds import NO_STATES, ModelInfo, States
+from .run import RunState
 from .wire import Buffer
+
+ARITHMETIC = 1  # raise it with a change after which the same updates make other bits of a model
 
 
 def fingerprint_of(body: Buffer) -> str:
@@ -39,9 +40,10 @@ class Counted(m.Message):
 class Manifest(m.Message):
     """One aggregation: what went in, in its order, and what came out."""
 
+    arithmetic: int = 1  # version of what computes models: only the same one makes the same bits (0.1 wrote none: 1)
     run_id: str
     round: int
-    config: str  # digest of the run's whole configuration
+    config: str  # digest of the run's whole configuration, as it is stored
     rule: str
     optimizer: str
     learners: int  # known to the federation, those that sent nothing too
@@ -60,14 +62,15 @@ class Manifest(m.Message):
         return f"{self.run_id}/{self.round}"
 
 
-def manifest_of(job: Aggregation, config: RunConfig, model: ModelInfo, states: States, lineage_length: int) -> Manifest:
+def manifest_of(job: Aggregation, run: RunState, model: ModelInfo, states: States, lineage_length: int) -> Manifest:
     """The manifest of a finished aggregation; `states` are the keys of what it left for the next one."""
     return Manifest(
+        arithmetic=ARITHMETIC,
         run_id=job.run_id,
         round=job.round,
-        config=config_digest(config),
-        rule=config.aggregation_rule,
-        optimizer=config.server_optimizer,
+        config=config_digest(run.config_text),
+        rule=run.config.aggregation_rule,
+        optimizer=run.config.server_optimizer,
         learners=job.learners,
         lineage_length=lineage_length,
         parent=job.parent.digest,
@@ -80,9 +83,11 @@ def manifest_of(job: Aggregation, config: RunConfig, model: ModelInfo, states: S
     )
 
 
-def config_digest(config: RunConfig) -> str:
-    """sha256 of a whole configuration as JSON with sorted keys and no spaces."""
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+def config_digest(text: str) -> str:
+    """sha256 of a run's configuration as it was stored when the run began, as `canonical` writes it.
+
+    The text is never made anew from a `RunConfig`: a later version has more keys, with defaults, and would change it.
+    """
     return f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
 
 

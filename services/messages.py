@@ -272,6 +272,7 @@ class FederationStatus(Message):
     """The whole federation at a glance."""
 
     version: str
+    contract: int = Field(description="number of the HTTP contract; it rises when clients of the one before may fail")
     state: str = Field(description="`idle`, `over`, or the active run's state")
     waiting_for: str | None = None
     learners: list[Learner]

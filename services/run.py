@@ -28,6 +28,7 @@ class RunState:
 
     id: str
     config: RunConfig
+    config_text: str  # the same, canonical, as it was stored when the run began
     plan: Plan
     started_at: float
     state: Phase = "waiting"

@@ -11,7 +11,7 @@ from .config import RunConfig
 from .engine import Made, aggregate
 from .errors import FederationError, StoreUnavailable, UnknownModel
 from .job import Aggregation, Share
-from .manifest import Counted, Manifest, config_digest, fingerprint_of
+from .manifest import ARITHMETIC, Counted, Manifest, config_digest, fingerprint_of
 from .plan import Plan, plan
 from .rounds import ModelInfo
 from .rule_state import load_state
@@ -26,24 +26,28 @@ SHOWN = 12  # characters of a digest
 class Verdict:
     """What became of a round that was looked at."""
 
-    state: Literal["same", "differs", "not kept"]
+    state: Literal["same", "differs", "not kept", "not made again"]
     text: str
 
 
-def verify(manifest: Manifest, before: Manifest | None, config: RunConfig, kept: Read, aside: ModelStore) -> Verdict:
+def verify(manifest: Manifest, before: Manifest | None, config_text: str, kept: Read, aside: ModelStore) -> Verdict:
     """Look at what is kept of a round, make its model again when all of it is, and compare.
 
     `kept` reads what the controller's store holds. `aside` reads the same, takes what is made, and begins empty.
-    `before` is the manifest of the round before, if it is known.
+    `before` is the manifest of the round before, if it is known; `config_text` the run's configuration as it is stored.
+    A round of another arithmetic than this program's is not made again: other bits would prove nothing.
     """
+    if manifest.arithmetic != ARITHMETIC:
+        made_by = f"made by version {manifest.arithmetic} of the arithmetic, this program has {ARITHMETIC}"
+        return Verdict("not made again", f"not made again: {made_by}")
     found = _Looking(manifest, kept)
-    wrong = [*_links(manifest, before, config), *found.wrong]
+    wrong = [*_links(manifest, before, config_text), *found.wrong]
     if wrong:
         return _differs(*wrong)
     if found.missing:
         missing = ", ".join(found.missing)
         return Verdict("not kept", f"not kept: {missing}; lineage_length was {manifest.lineage_length}")
-    parts = plan(config)
+    parts = plan(RunConfig.model_validate_json(config_text))
     try:
         job = _job(manifest, parts, aside)
         wrong = [
@@ -110,8 +114,8 @@ def _models(manifest: Manifest) -> Mapping[str, str]:
     return {**{key: what for key, what in bases.items() if key}, **beside, manifest.parent: "its parent"}
 
 
-def _links(manifest: Manifest, before: Manifest | None, config: RunConfig) -> Iterator[str]:
-    if config_digest(config) != manifest.config:
+def _links(manifest: Manifest, before: Manifest | None, config_text: str) -> Iterator[str]:
+    if config_digest(config_text) != manifest.config:
         yield "the configuration of the run was changed"
     if before is not None and before.round == manifest.round - 1 and before.model != manifest.parent:
         yield f"its parent is not the model of round {before.round}"

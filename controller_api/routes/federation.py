@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from services import __version__
+from services import CONTRACT, __version__
 from services import messages as m
 from services.errors import NotParseable
 
@@ -31,6 +31,7 @@ async def federation(request: Request) -> m.FederationStatus:
     run = run_message(runtime, state.find_run("latest")) if state.runs else None
     return m.FederationStatus(
         version=__version__,
+        contract=CONTRACT,
         state="over" if state.over else (run.state if run and state.active else "idle"),
         waiting_for=run.waiting_for if run else None,
         learners=[state.learner_message(one, now) for one in sorted(state.roster, key=lambda one: one.name)],

@@ -35,7 +35,8 @@ def verify(
     "recomputed: same" means the same bits. "differs" says what is not what it
     was. "not kept" says what is gone: a controller keeps of each learner as many
     updates as its --lineage-length says, 0 for all. 1, the default, is enough for
-    the newest round of a rule and an optimizer that keep no state.
+    the newest round of a rule and an optimizer that keep no state. "not made again"
+    is said of rounds whose models another version of the arithmetic made.
 
     Exit status: 1 when a round differs, else 0.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..config import RunConfig
+from ..config import RunConfig, canonical
 from ..errors import FederationError
 from ..federation import Federation
 from ..messages import Learner
@@ -82,9 +82,10 @@ class _Reading:
     def run(self) -> tuple[RunState, tuple[str | None, str]]:
         """The run, and the idempotency key and fingerprint with which it was started."""
         row, config = self._row, RunConfig.model_validate(self._row["config"])
+        text = canonical(self._row["config"])
         over = row["ended_at"] is not None  # it makes no more models, however many updates are kept
         lineage = 0 if over else self._federation.lineage_length
-        run = RunState(config=config, plan=plan(config, lineage), **RUN.load(row))
+        run = RunState(config=config, config_text=text, plan=plan(config, lineage), **RUN.load(row))
         run.initial = self._listed(row["initial"])
         rounds = sorted((self._round(one) for one in self._rows["round"]), key=lambda one: one.number)
         scored = {one["number"] for one in self._rows["round"] if one["scored"]}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from msgspec import Raw
+
 from ..federation import Federation
 from ..roster import Member
 from ..rounds import Assignment, RoundState
@@ -41,7 +43,7 @@ ROUND = Record(RoundState, but=("train", "evaluate", "taken"))
 RUN = Record(
     RunState,
     but=(
-        *("config", "plan", "rounds", "zeroth", "open", "initial", "stream", "participants", "history"),
+        *("config", "config_text", "plan", "rounds", "zeroth", "open", "initial", "stream", "participants", "history"),
         *("best", "scores", "bounds", "aggregator_state", "optimizer_state"),
     ),
 )
@@ -99,7 +101,7 @@ class Writing:
     def _beside(self, run: RunState) -> dict[str, Any]:
         stream, key = run.stream, self._federation.runs.key_of(run.id)
         return {
-            "config": run.config,
+            "config": Raw(run.config_text.encode()),
             "idempotency": key,
             "open": [one.number for one in run.open],
             "initial": [task.id for task in run.initial],

@@ -13,7 +13,7 @@ async def test_an_empty_federation_is_idle(controller: InProcess) -> None:
     """State, version, limits, and in words that nothing outlives the process; no run."""
     shown = (await controller.http.get("/v1/federation")).json()
     assert (shown["state"], shown["waiting_for"], shown["learners"], shown["run"]) == ("idle", None, [], None)
-    assert shown["version"] == __version__
+    assert (shown["version"], shown["contract"]) == (__version__, 1)
     assert (shown["model_store"], shown["durable"], shown["open"]) == ("InMemory", False, True)
     assert shown["kept"].startswith("nothing is kept: learners, runs, rounds and models are in memory and end with")
     assert shown["limits"] == {

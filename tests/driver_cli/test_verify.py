@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from driver_cli.verifying import written
+from services.config import canonical
 from services.errors import InvalidConfig, InvalidRequest, UnknownRun
+from services.manifest import ARITHMETIC, config_digest
 
 from .conftest import metis
 from .verifying import LEARNERS, change_a_byte, played, rounds, verdicts
@@ -133,6 +135,35 @@ def test_a_changed_configuration_differs(folder: Path) -> None:
     config = {**json.loads(row)["config"], "aggregation_rule": "Median"}
     rewrite(folder, "run", one.manifest.run_id, config=config)
     assert verdicts(folder) == ["differs: the configuration of the run was changed"] * 4
+
+
+def test_a_key_that_came_later_changes_no_digest(folder: Path) -> None:
+    """A folder of a version whose configurations had a key less, and whose manifests named no arithmetic."""
+    with sqlite3.connect(folder / "state.sqlite") as connection:
+        (row,) = connection.execute("SELECT data FROM row WHERE kind = 'run'").fetchone()
+        config = json.loads(row)["config"]
+        assert config.pop("advance") == "auto"
+        old = config_digest(canonical(config))
+        found = connection.execute("SELECT key, data FROM row WHERE kind = 'manifest'").fetchall()
+        for key, text in found:
+            manifest = {**json.loads(text), "config": old}
+            assert manifest.pop("arithmetic") == ARITHMETIC == 1
+            connection.execute("UPDATE row SET data = ? WHERE key = ?", (json.dumps(manifest).encode(), key))
+    connection.close()
+    rewrite(folder, "run", rounds(folder, 1)[0].manifest.run_id, config=config)
+    assert verdicts(folder) == [SAME] * 4
+
+
+def test_rounds_of_another_arithmetic_are_not_made_again(folder: Path, tmp_path: Path) -> None:
+    """Other bits would prove nothing: it is said, nothing is called different, and the command does not fail."""
+    manifest = rounds(folder, 2)[0].manifest
+    rewrite(folder, "manifest", manifest.key, arithmetic=ARITHMETIC + 1)
+    change_a_byte(folder / "models" / manifest.updates[0].key)
+    told = f"not made again: made by version {ARITHMETIC + 1} of the arithmetic, this program has {ARITHMETIC}"
+    assert verdicts(folder) == [SAME, told, SAME, SAME]
+    said = metis("verify", "--data-dir", str(folder), cwd=tmp_path)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert "4 rounds: 3 recomputed and the same, 0 differ, 1 not made again" in said.stdout
 
 
 def test_a_changed_state_differs(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from services.config import RunConfig, resolve
+from services.config import canonical, resolve
 from services.federation import Aggregation
-from services.manifest import Manifest, config_digest, manifest_of
+from services.manifest import ARITHMETIC, Manifest, config_digest, manifest_of
 from services.rounds import ModelInfo, States
 from services.run import RunState
 from services.state import Row, Writing, restore
@@ -44,10 +44,11 @@ def test_it_names_what_went_in_and_what_came_out() -> None:
     tasks = [fleet.do("b"), fleet.do("a")]
     job = due(fleet)
     manifest = made(fleet, job, (None, "state-1"))
-    assert manifest.model_dump(exclude_defaults=True) == {
+    assert {"arithmetic": manifest.arithmetic, **manifest.model_dump(exclude_defaults=True)} == {
+        "arithmetic": ARITHMETIC,
         "run_id": run.id,
         "round": 1,
-        "config": config_digest(run.config),
+        "config": config_digest(canonical(run.config.model_dump(mode="json"))),
         "rule": "FedAvg",
         "optimizer": "FedAdam",
         "learners": 2,
@@ -136,11 +137,40 @@ def test_a_run_that_ended_meanwhile_has_none() -> None:
 
 def test_the_digest_of_a_configuration_is_that_of_all_its_values() -> None:
     """sha256 of canonical JSON, so that other programs can tell it; any other value makes another one."""
-    config = resolve({}, {"seed": 7, "termination": {"federation_rounds": 3}})
-    text = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    assert config_digest(config) == f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
-    assert config_digest(RunConfig.model_validate_json(config.model_dump_json())) == config_digest(config)
-    assert config_digest(config.model_copy(update={"seed": 8})) != config_digest(config)
+    fleet = Fleet("a")
+    run = fleet.train(seed=7, termination={"federation_rounds": 3})
+    text = json.dumps(run.config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    assert run.config_text == text
+    fleet.do("a")
+    assert made(fleet, due(fleet)).config == f"sha256-{hashlib.sha256(text.encode()).hexdigest()}"
+    assert canonical(json.loads(run.config.model_dump_json())) == text
+    assert config_digest(canonical(resolve({}, {"seed": 8}).model_dump(mode="json"))) != config_digest(text)
+
+
+def test_a_configuration_stays_the_text_that_was_stored() -> None:
+    """A program with one more key reads it, writes it as it was, and its manifests name the same digest."""
+    fleet = Fleet("a")
+    run = fleet.train(termination=NINE)
+    rows = {(row.kind, row.key): row for row in Writing(fleet.federation).take().rows}
+    stored = json.loads(rows["run", run.id].data or b"")
+    del stored["config"]["advance"]  # as if it were newer than what was stored
+    rows["run", run.id] = rows["run", run.id]._replace(data=json.dumps(stored).encode())
+    again = Fleet()
+    restore(again.federation, rows.values())
+    (restored,) = again.federation.runs.values()
+    assert (restored.config.advance, restored.config_text) == ("auto", canonical(stored["config"]))
+    again.federation.changes.runs.add(run.id)
+    (row,) = [row for row in Writing(again.federation).take().rows if row.kind == "run"]
+    assert json.loads(row.data or b"")["config"] == stored["config"]
+
+
+def test_a_manifest_of_the_first_version_names_no_arithmetic() -> None:
+    """It is that of version 1."""
+    fleet = Fleet("a")
+    fleet.train(termination=NINE)
+    fleet.do("a")
+    manifest = made(fleet, due(fleet))
+    assert Manifest.model_validate(manifest.model_dump(exclude={"arithmetic"})).arithmetic == 1
 
 
 def test_what_goes_with_models_is_named() -> None:
@@ -152,7 +182,7 @@ def test_what_goes_with_models_is_named() -> None:
     before, after = model("control before"), model("control after")
     job = replace(job, parent=replace(job.parent, inputs={"control": before}))
     info = ModelInfo(model("made").digest, 1, inputs={"control": after})
-    manifest = manifest_of(job, run.config, info, (None, None), 3)
+    manifest = manifest_of(job, run, info, (None, None), 3)
     assert (manifest.inputs, manifest.model_inputs) == ({"control": before.digest}, {"control": after.digest})
     assert manifest.lineage_length == 3
 

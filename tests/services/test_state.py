@@ -37,7 +37,7 @@ ELSEWHERE: dict[type[Any], set[str]] = {  # in rows of their own, by id, or in t
     Assignment: set(),
     RoundState: {"train", "evaluate"},
     RunState: {
-        *("config", "rounds", "zeroth", "open", "initial", "stream", "participants"),
+        *("config", "config_text", "rounds", "zeroth", "open", "initial", "stream", "participants"),
         *("best", "scores", "aggregator_state", "optimizer_state"),
     },
     Stream: {"training", "arrived", "ended", "resting", "left", "since"},
