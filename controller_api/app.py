@@ -21,8 +21,7 @@ from starlette.types import Receive, Scope, Send
 from services import ControllerConfig, ModelStoreConfig
 from services.config import resolve
 from services.errors import FederationError
-from services.federation import Federation
-from services.plan import check_names
+from services.federation import Federation, check_names
 from services.store import ModelStore, is_durable, open_store
 
 from . import problems

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
-from services.journal import Entry
+from services.federation import Entry
 
 KEPT = 10_000
 FLEETING = ("task-progress",)

@@ -6,14 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from services import wire
 from services.config import resolve
 from services.engine import begin_with
 from services.errors import InvalidConfig
-from services.plan import check_names
-from services.rounds import ModelInfo
+from services.federation import ModelInfo, check_names
 from services.store import ModelStore
-from services.wire import PLAIN
+from services.weights import PLAIN, wire
 
 
 async def first_model(

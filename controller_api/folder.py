@@ -13,15 +13,11 @@ from typing import Any
 
 import structlog
 
+from services.engine import load_state
 from services.errors import InvalidConfig, InvalidUpdate, UnknownModel
-from services.federation import Federation
-from services.rounds import Assignment, ModelInfo
-from services.rule_state import load_state
-from services.run import RunState
-from services.state import extend, restore
+from services.federation import Assignment, Federation, ModelInfo, RunState
+from services.state import NAME, Database, Ownership, extend, restore
 from services.store import ModelStore
-from services.store.database import NAME, Database
-from services.store.ownership import Ownership
 
 from .models import Models
 

@@ -26,7 +26,7 @@ from services.errors import (
     TooLarge,
     UnsupportedMediaType,
 )
-from services.wire import MEDIA_TYPE
+from services.weights import MEDIA_TYPE
 
 from .metrics import Metrics
 from .problems import Endpoint, answered, problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services import errors as e
-from services.wire import DTYPES, MEDIA_TYPE
+from services.weights import DTYPES, MEDIA_TYPE
 
 from .problems import status_of
 

@@ -17,18 +17,25 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from services import messages as m
-from services import wire
-from services.checks import Spec, check_extra, check_finite, check_metadata
 from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
-from services.layout import Layout
-from services.manifest import fingerprint_of
-from services.memory import allocate
-from services.plan import Plan
+from services.federation import Assignment, Outcome, Plan, fingerprint_of
 from services.process.failpoints import reach
-from services.rounds import Assignment, Outcome
 from services.transforms import transform
-from services.wire import PLAIN, Buffer, Document, Parsed, Tensor
+from services.weights import (
+    PLAIN,
+    Buffer,
+    Document,
+    Layout,
+    Parsed,
+    Spec,
+    Tensor,
+    allocate,
+    check_extra,
+    check_finite,
+    check_metadata,
+    wire,
+)
 
 from .bodies import INLINE, collect, receive
 from .problems import from_validation

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from services.changes import Changes
 from services.errors import DiskFull, FederationError, StoreUnavailable
+from services.federation import Changes
 from services.state import Batch, Row, Writing
 
 from .folder import Folder

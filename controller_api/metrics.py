@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.types import Message, Send
 
-from services.journal import Entry
+from services.federation import Entry
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
 SECONDS = (0.001, 0.01, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600)

@@ -8,11 +8,9 @@ from typing import Any
 
 from services.engine import layout_in
 from services.errors import UnknownModel
-from services.federation import Federation
-from services.layout import Layout
-from services.rounds import ModelInfo
-from services.run import RunState
+from services.federation import Federation, ModelInfo, RunState
 from services.store import ModelStore
+from services.weights import Layout
 
 from .first_model import first_model
 from .store_calls import StoreCalls

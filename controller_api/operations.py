@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.wire import MEDIA_TYPE
+from services.weights import MEDIA_TYPE
 
 BINARY = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary", "description": "a weights document"}}}
 TEXT = {"text/plain": {"schema": {"type": "string"}}}

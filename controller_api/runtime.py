@@ -19,14 +19,11 @@ import structlog
 from services import messages as m
 from services.engine import Made, aggregate, store_model
 from services.errors import DiskFull, FederationError, UnknownModel
-from services.federation import Aggregation, Federation
+from services.federation import Aggregation, Assignment, Federation, Member, ModelInfo, Outcome, RunState
 from services.process.failpoints import reach
-from services.roster import Member
-from services.rounds import Assignment, ModelInfo, Outcome
-from services.run import RunState
 from services.state import Writing
 from services.store import ModelStore
-from services.wire import PLAIN, Buffer, Tensor
+from services.weights import PLAIN, Buffer, Tensor
 
 from .alarm import Alarm
 from .ending import Ending

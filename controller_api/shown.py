@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from services import messages as m
-from services.run import RunState
+from services.federation import RunState
 
 from .runtime import Runtime
 

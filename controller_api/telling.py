@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from services.journal import Entry, Journal
+from services.federation import Entry, Journal
 
 from .event_log import EventLog
 from .metrics import Metrics

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from services.errors import Unauthenticated
-from services.signing import secret_of
+from services.rest import secret_of
 
 Role = Literal["enroll", "learner", "operator", "viewer"]
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from starlette.requests import Request
 
 from services.errors import BodyTooSlow, UploadOffset
-from services.memory import allocate
+from services.weights import allocate
 
 from .bodies import receive
 

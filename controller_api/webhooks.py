@@ -13,9 +13,8 @@ import structlog
 
 from services import __version__
 from services.errors import FederationError
-from services.rest.backoff import FullJitter
-from services.roster import Member
-from services.signing import sign
+from services.federation import Member
+from services.rest import FullJitter, sign
 
 from .addresses import Addresses, Resolver
 from .settings import Settings

@@ -8,7 +8,7 @@ from typing import BinaryIO
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from services.wire import MEDIA_TYPE
+from services.weights import MEDIA_TYPE
 
 PIECE = 1 << 20  # bytes handed to the server at once; one 40 MB write under TLS is quadratic
 ZERO_COPY = "http.response.zerocopysend"

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from services import wire
 from services.errors import InvalidConfig, InvalidUpdate
 from services.rest import Client
+from services.weights import wire
 
 from . import model_files
 

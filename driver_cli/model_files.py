@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from services import wire
 from services.errors import InvalidConfig, InvalidUpdate, MalformedUpdate
-from services.wire import Buffer, Tensor
+from services.weights import Buffer, Tensor, wire
 
 from . import safetensors
 

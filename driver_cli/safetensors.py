@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from services.errors import MalformedUpdate
-from services.wire import DTYPES, MAX_DIMENSIONS, MAX_TENSORS, Tensor
+from services.weights import DTYPES, MAX_DIMENSIONS, MAX_TENSORS, Tensor
 
 MAX_HEADER = 100_000_000  # bytes, as the library has it
 METADATA = "__metadata__"

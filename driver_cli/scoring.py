@@ -11,10 +11,10 @@ from typing import IO, Any, TypeVar
 from numpy.typing import NDArray
 
 from services import messages as m
-from services import wire
 from services.errors import FederationError
 from services.process.worker import Workers
 from services.rest import Client
+from services.weights import wire
 
 from .race import race
 

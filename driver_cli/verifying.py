@@ -15,11 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from services.config import RunConfig, canonical
+from services.engine import Verdict, verify
 from services.errors import InvalidConfig, InvalidRequest, UnknownRun
-from services.manifest import Manifest
+from services.federation import Manifest
+from services.state import Aside, Kept, rows_of
 from services.store import OnDisk
-from services.store.reading import Aside, Kept, rows_of
-from services.verify import Verdict, verify
 
 from . import words
 

@@ -14,7 +14,6 @@ from dataclasses import replace
 import structlog
 
 from services import messages as m
-from services import wire
 from services.encoding import CODECS, decode_model
 from services.errors import (
     DifferentBody,
@@ -28,11 +27,9 @@ from services.errors import (
     UnknownModel,
     UnknownTask,
 )
-from services.layout import Layout, layout_of
 from services.process.worker import Workers
-from services.rest import Client
-from services.rest.backoff import FullJitter
-from services.wire import Buffer, Coded, Document
+from services.rest import Client, FullJitter
+from services.weights import Buffer, Coded, Document, Layout, layout_of, wire
 
 from .coding import Coding
 from .inputs import Inputs

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from services import messages as m
-from services import wire
 from services.encoding import Sender, own
-from services.wire import Buffer, Tensor
+from services.weights import Buffer, Tensor, wire
 
 from .tasks import Extra, Work
 

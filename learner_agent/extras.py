@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from services.errors import InvalidUpdate
-from services.wire import Tensor
+from services.weights import Tensor
 
 Groups = Mapping[str, Sequence[Tensor]]
 EXTRA = "extra"  # the key of train()'s metadata

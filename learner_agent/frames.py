@@ -7,7 +7,7 @@ import struct
 from collections.abc import Sequence
 from typing import IO, Any
 
-from services.wire import Buffer
+from services.weights import Buffer
 
 LENGTHS = struct.Struct(">IQ")  # bytes of the head, bytes of the body
 

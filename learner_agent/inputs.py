@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from services import messages as m
-from services import wire
 from services.rest import Client
-from services.wire import Tensor
+from services.weights import Tensor, wire
 
 
 class Inputs:

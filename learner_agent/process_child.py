@@ -16,9 +16,8 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from services import messages as m
-from services import wire
 from services.errors import FederationError
-from services.wire import Buffer
+from services.weights import Buffer, wire
 
 from .frames import receive, send
 from .loading import make

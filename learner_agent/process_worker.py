@@ -11,9 +11,8 @@ import sys
 from typing import Any
 
 from services import messages as m
-from services import wire
 from services.errors import FederationError, TaskVoid
-from services.wire import Buffer, Document
+from services.weights import Buffer, Document, wire
 
 from .frames import receive, send
 from .reporting import progress

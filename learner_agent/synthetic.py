@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 import numpy as np
 import structlog
 
-from services import memory
 from services import messages as m
 from services.errors import FederationError
 from services.process.garbage import freeze
 from services.process.worker import Workers
 from services.rest import Client
+from services.weights import buffers as memory
 
 from .agent import Agent
 from .learner import Array, Learner

@@ -12,10 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from services import messages as m
-from services import wire
 from services.errors import InvalidUpdate
-from services.tensors import tensors_of
-from services.wire import Buffer, Document, Tensor
+from services.weights import Buffer, Document, Tensor, tensors_of, wire
 
 from .extras import in_order_of, split
 from .learner import Array, Learner

@@ -20,7 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from services import ServerParams
-from services.signing import ID, TOLERANCE_S, is_genuine
+from services.rest import ID, TOLERANCE_S, is_genuine
 
 log = structlog.get_logger("learner")
 PATH = "/poll-now"

@@ -8,8 +8,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from .blocks import Array, Block, blocks, each, gather, scatter
-from .tensors import Tensor
+from .weights import Array, Block, Tensor, blocks, each, gather, scatter
 
 
 class Algorithm(Protocol):

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from services import wire
 from services.errors import FederationError, InvalidConfig
 from services.rest import Client
+from services.weights import wire
 
 from ..local import start_controller
 from ..process import Children, children

@@ -84,7 +84,7 @@ async def _shutdown(to: Connection) -> None:
 
 
 async def _model_get(to: Connection, run_id: str, which: str, out: Path) -> dict[str, Any]:
-    from services.rest.transfer import digest_of
+    from services.rest import digest_of
 
     from .. import files
 

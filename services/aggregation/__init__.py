@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .base import Aggregator, State, View
+from .base import (
+    Aggregator,
+    State,
+    View,
+    arrivals,
+    check_update,
+    is_elementwise,
+    keeps_previous,
+    min_updates,
+    takes_rounds,
+    trained,
+)
 from .bulyan import Bulyan
 from .fedasync import FedAsync
 from .fedavg import FedAvg
@@ -15,6 +26,7 @@ from .fedstride import FedStride
 from .geometric_median import GeometricMedian
 from .krum import Krum, MultiKrum
 from .median import Median
+from .parameters import check_decay, check_positive
 from .qfedavg import QFedAvg
 from .trimmed_mean import TrimmedMean
 
@@ -34,4 +46,18 @@ RULES: dict[str, Callable[..., Aggregator]] = {
     "FedBuff": FedBuff,
 }
 
-__all__ = ["RULES", "Aggregator", "State", "View"]
+__all__ = [
+    "RULES",
+    "Aggregator",
+    "State",
+    "View",
+    "arrivals",
+    "check_decay",
+    "check_positive",
+    "check_update",
+    "is_elementwise",
+    "keeps_previous",
+    "min_updates",
+    "takes_rounds",
+    "trained",
+]

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
+from ..weights import Array
 
-Array = NDArray[Any]
 State = Mapping[str, Any]  # whatever a rule must remember between calls: arrays and scalars, so it can be checkpointed
 
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Array, State, View
-from .checks import check_enough, check_whole
+from ..weights import Array
+from .base import State, View
 from .distances import squared_distances
-from .order import by_order
+from .order_statistics import by_order
+from .parameters import check_enough, check_whole
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..blocks import Block, blocks, gather_rows, in_threads
-from .base import Array, View, trained
+from ..weights import Array, Block, blocks, gather_rows, in_threads
+from .base import View, trained
 
 EXTENT = 256  # elements
 TILE = 16 * EXTENT  # elements of a block

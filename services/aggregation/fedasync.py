@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import AggregationFailed
-from .base import Array, Arrivals, State, View
-from .checks import check_positive
+from ..weights import Array
+from .base import Arrivals, State, View
 from .fedavg import mean
+from .parameters import check_positive
 from .staleness import Fading
 
 

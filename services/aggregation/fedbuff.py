@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..blocks import Block, blocks, each, empty_like, gather, scatter, settle
 from ..errors import AggregationFailed
-from .base import Array, Arrivals, State, View
-from .checks import check_positive, check_whole
+from ..weights import Array, Block, blocks, each, empty_like, gather, scatter, settle
+from .base import Arrivals, State, View
+from .parameters import check_positive, check_whole
 from .staleness import Fading
 
 

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..blocks import copy
 from ..errors import AggregationFailed
 from ..scaling import count
-from .base import Array, State, View
+from ..weights import Array, copy
+from .base import State, View
 from .fedavg import shares_of
-from .steps import step
+from .pseudo_gradients import step
 
 STEPS = "num_completed_batches"
 

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..blocks import Block, blocks, copy, each, empty_like, gather, scatter, settle
 from ..errors import AggregationFailed
-from .base import Array, Arrivals, State, View
+from ..weights import Array, Block, blocks, copy, each, empty_like, gather, scatter, settle
+from .base import Arrivals, State, View
 
 UNIT = 2.0**-63  # of the sums: a power of two changes no digit, and 1,024 of the largest factors do not overflow
 

@@ -10,10 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..blocks import Block, blocks, each, empty_like, gather, scatter, settle
-from .base import Array, State, View
-from .checks import check_whole
+from ..weights import Array, Block, blocks, each, empty_like, gather, scatter, settle
+from .base import State, View
 from .fedavg import counted, mean, shares_of, whole_of
+from .parameters import check_whole
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .base import Array, State, View
-from .checks import check_enough, check_positive, check_whole
+from ..weights import Array
+from .base import State, View
 from .distances import scalar_products
 from .fedavg import mean
+from .parameters import check_enough, check_positive, check_whole
 
 STANDS = 1e-9  # relative change of every weight below which the steps end
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..blocks import copy
-from .base import Array, State, View
-from .checks import check_enough, check_whole
+from ..weights import Array, copy
+from .base import State, View
 from .distances import squared_distances
 from .fedavg import mean
+from .parameters import check_enough, check_whole
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidWeight
-from .base import Array, State, View
-from .checks import check_at_least_zero, check_positive
+from ..weights import Array
+from .base import State, View
 from .fedavg import counted, mean
-from .steps import squared_norms, step
+from .parameters import check_at_least_zero, check_positive
+from .pseudo_gradients import squared_norms, step
 
 LOSS = "loss_before_training"
 SMALLEST = 1e-10  # a loss below it counts as it: no power of 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .checks import check_at_least_zero
+from .parameters import check_at_least_zero
 
 KINDS = ("constant", "hinge", "polynomial")
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..errors import AggregationFailed
-from .base import Array, State, View
-from .order import middle_mean
+from ..weights import Array
+from .base import State, View
+from .order_statistics import middle_mean
 
 
 @dataclass(frozen=True)

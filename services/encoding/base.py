@@ -9,13 +9,9 @@ from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..blocks import BLOCK
 from ..errors import MalformedUpdate
-from ..wire import Coded
-
-Array = NDArray[Any]
+from ..weights import BLOCK, Array, Coded
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

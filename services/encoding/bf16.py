@@ -8,8 +8,8 @@ from typing import ClassVar
 import ml_dtypes
 import numpy as np
 
-from ..wire import Coded
-from .base import Array, Payload, Values, expect_bytes, spans
+from ..weights import Array, Coded
+from .base import Payload, Values, expect_bytes, spans
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 LARGEST = float.fromhex("0x1.fep127")  # about 3.39e38: beyond it lies infinity

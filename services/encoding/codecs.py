@@ -9,8 +9,8 @@ import numpy as np
 
 from ..config import nearest
 from ..errors import InvalidConfig
-from ..wire import PLAIN, Coded, Tensor
-from .base import Array, Codec, Payload, is_floating, refuse, scratch, spans, working
+from ..weights import PLAIN, Array, Coded, Tensor
+from .base import Codec, Payload, is_floating, refuse, scratch, spans, working
 from .bf16 import BFloat16
 from .int8 import Int8
 from .plain import Plain

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..wire import Coded
-from .base import Array, Payload, Values, expect_bytes, refuse, scratch, spans
+from ..weights import Array, Coded
+from .base import Payload, Values, expect_bytes, refuse, scratch, spans
 
 STEPS = 127
 SMALLEST = float(np.finfo(np.float32).tiny)  # a smaller scale would itself be coarse

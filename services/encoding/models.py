@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..wire import Coded, Document, Parsed, Tensor
-from .base import Array, Values, refuse
+from ..weights import Array, Coded, Document, Parsed, Tensor
+from .base import Values, refuse
 from .codecs import CODECS, check, coded, restore, worth_coding
 
 OF_MODELS = ("bf16", "int8")  # forms that stand by themselves

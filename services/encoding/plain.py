@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..wire import Coded
-from .base import Array, Payload, Values, expect_bytes, spans
+from ..weights import Array, Coded
+from .base import Payload, Values, expect_bytes, spans
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..wire import Coded
-from .base import Array, Payload, Values, refuse, spans, working
+from ..weights import Array, Coded
+from .base import Payload, Values, refuse, spans, working
 
 INDEX = np.dtype("<u4")
 LONGEST = 1 << 32  # elements that an index can tell apart

@@ -10,11 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .. import wire
-from ..checks import Spec
-from ..memory import allocate
-from ..wire import PLAIN, Buffer, Coded, Document, Parsed, Tensor
-from .base import Array, Values, scratch, spans
+from ..weights import PLAIN, Array, Buffer, Coded, Document, Parsed, Spec, Tensor, allocate, wire
+from .base import Values, scratch, spans
 from .codecs import CODECS, check, codec_of, coded, restore, worth_coding
 from .models import array_of
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from .adaptive import FedAdagrad, FedAdam, FedYogi
 from .base import ServerOptimizer
 from .momentum import FedAvgM
-from .replace import Replace
+from .replacement import Replace
 
 OPTIMIZERS: dict[str, Callable[..., ServerOptimizer]] = {
     "None": Replace,

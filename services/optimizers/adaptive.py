@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..aggregation.base import Array, State
-from ..aggregation.checks import check_decay, check_positive
-from .moving import Change, move
+from ..aggregation import State, check_decay, check_positive
+from ..weights import Array
+from .moments import Change, move
 
 Second = Callable[[Array, Array], None]  # changes v in place, from the square of the pseudo-gradient
 

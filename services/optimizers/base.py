@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..aggregation.base import Array, State
+from ..aggregation import State
+from ..weights import Array
 
 
 class ServerOptimizer(Protocol):

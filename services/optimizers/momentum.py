@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..aggregation.base import Array, State
-from ..aggregation.checks import check_decay, check_positive
-from .moving import move
+from ..aggregation import State, check_decay, check_positive
+from ..weights import Array
+from .moments import move
 
 
 @dataclass(frozen=True)

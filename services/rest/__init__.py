@@ -1,5 +1,8 @@
 """The client's side of the HTTP contract."""
 
+from .backoff import FullJitter
 from .client import Client
+from .exchange import digest_of
+from .signatures import ID, TOLERANCE_S, is_genuine, secret_of, sign
 
-__all__ = ["Client"]
+__all__ = ["ID", "TOLERANCE_S", "Client", "FullJitter", "digest_of", "is_genuine", "secret_of", "sign"]

@@ -22,14 +22,12 @@ from pydantic import BaseModel
 
 from .. import messages as m
 from ..errors import FederationError, NotOfThisContract, UnexpectedAnswer, Unreachable, UploadOffset
-from ..wire import MEDIA_TYPE, Buffer
-from . import transfer
+from ..weights import MEDIA_TYPE, Buffer
+from . import exchange as transfer
 from .backoff import FullJitter, is_passing
 from .direct import Direct, NotPlain
-from .exchange import Answer, Download, Request, Transport
-from .problem import raise_problem
+from .exchange import Answer, Download, Request, Transport, is_plain, join, origin, raise_problem
 from .stock import Stock, timeouts
-from .urls import is_plain, join, origin
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")

@@ -7,14 +7,14 @@ Follows RFC 9112 for what a client needs: one exchange at a time on a connection
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator, Sequence
 from typing import cast
 from urllib.parse import urlsplit
 
 from ..errors import Unreachable
-from ..wire import Buffer
+from ..weights import Buffer
 from .exchange import Answer, Download, Request
-from .keepalive import watch
 
 PIECE = 1 << 20  # bytes in one system call: larger gains nothing
 HEAD_PIECE = 1 << 13  # bytes in one system call while a head, or a body of JSON, is read
@@ -283,3 +283,21 @@ def _pieces(head: bytes, parts: Sequence[Buffer]) -> Iterator[Buffer]:
             yield view[at : at + PIECE]
     if together:
         yield b"".join(together)
+
+
+SILENT_S = 45  # what is sent is acknowledged after so long, or the connection is given up
+IDLE_S, PROBE_S = 30, 5  # after so long without a byte the other side is probed, so often
+OPTIONS = (
+    ("TCP_KEEPIDLE", IDLE_S),
+    ("TCP_KEEPINTVL", PROBE_S),
+    ("TCP_KEEPCNT", (SILENT_S - IDLE_S) // PROBE_S),
+    ("TCP_USER_TIMEOUT", SILENT_S * 1000),  # RFC 5482
+)
+
+
+def watch(connection: socket.socket) -> None:
+    """Have the system notice it, as far as it can."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in OPTIONS:
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Never, Protocol
+from urllib.parse import urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
-from ..memory import allocate
-from ..wire import Buffer
+from ..errors import DigestMismatch, DiskFull, FederationError, NotOfThisContract, Unavailable
+from ..weights import Buffer, allocate, digest
 
 SLOWEST = 64 * 1024  # bytes per second: a body is given this much time on top of the limit
 
@@ -113,3 +118,76 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Close the connections."""
         ...
+
+
+MEMBERS = ("type", "title", "status", "detail", "retryable")
+
+
+def raise_problem(answer: Answer) -> Never:
+    """Raise what the controller refused; an error that is not of this contract (a proxy's) as NotOfThisContract."""
+    values: dict[str, Any] = {}
+    if (seconds := answer.headers.get("retry-after", "")).isdigit():
+        values["retry_after_s"] = int(seconds)
+    if problem := _document(answer):
+        kind = FederationError.by_name.get(str(problem.get("type", "")).rpartition("/")[2], FederationError)
+        values |= {key: value for key, value in problem.items() if key not in MEMBERS}
+        raise kind(str(problem.get("detail", kind.title)), **values)
+    said = f"{answer.request.method} {answer.request.url} answered {answer.status}"
+    if answer.status in (429, 502, 503, 504):
+        raise Unavailable(said, **values)
+    if answer.status == 507:  # to HEAD, whose answer has no document
+        raise DiskFull(said, **values)
+    raise NotOfThisContract(f"{said}: is this the controller's address?")
+
+
+def _document(answer: Answer) -> dict[str, Any] | None:
+    if answer.media_type != "application/problem+json":
+        return None
+    try:
+        problem = json.loads(answer.body)
+    except ValueError:
+        return None
+    return problem if isinstance(problem, dict) else None
+
+
+def join(base: str, reference: str) -> str:
+    """The address of a reference (RFC 3986, section 5)."""
+    if reference.startswith("../../") and "." not in reference[6:]:  # as usual: urljoin takes ten times as long
+        return _two_above(base) + reference[6:]
+    return reference if reference.startswith(("http://", "https://")) else urljoin(base, reference)
+
+
+@functools.lru_cache
+def _two_above(url: str) -> str:
+    return urljoin(url, "../../")
+
+
+def origin(url: str) -> tuple[str, str]:
+    """Scheme and authority: who gets a credential."""
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def is_plain(url: str) -> bool:
+    """Whether neither TLS nor a proxy of the environment stands between here and there."""
+    parts = urlsplit(url)
+    proxies = getproxies()
+    proxied = ("http" in proxies or "all" in proxies) and not proxy_bypass(parts.hostname or "")
+    return parts.scheme == "http" and not proxied
+
+
+INLINE_HASH = 1 << 20  # bytes hashed on the event loop; more goes to a thread
+
+
+async def digest_of(parts: Sequence[Buffer]) -> str:
+    """`sha256-…` of the bytes of `parts`; a long hash leaves the event loop free."""
+    if sum(memoryview(part).nbytes for part in parts) <= INLINE_HASH:
+        return digest(parts)
+    return await asyncio.to_thread(digest, parts)
+
+
+async def check_digest(body: Buffer, expected: str) -> None:
+    """Raise DigestMismatch when the body's digest is another."""
+    got = await digest_of([body])
+    if got != expected:
+        raise DigestMismatch("the downloaded bytes are not those that were asked for", expected=expected, got=got)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 
 from ..errors import UnexpectedAnswer, Unreachable
-from ..wire import Buffer
+from ..weights import Buffer
 from .exchange import Answer, Request
 
 PIECE = 1 << 20  # bytes in one write

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from .database import NAME, Database
+from .ownership import Ownership
+from .reader import Aside, Kept, rows_of
 from .restore import extend, restore
 from .rows import Batch, Row, Writing
 
-__all__ = ["Batch", "Row", "Writing", "extend", "restore"]
+__all__ = ["NAME", "Aside", "Batch", "Database", "Kept", "Ownership", "Row", "Writing", "extend", "restore", "rows_of"]

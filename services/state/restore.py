@@ -10,14 +10,9 @@ import msgspec
 
 from ..config import RunConfig, canonical
 from ..errors import FederationError
-from ..federation import Federation
+from ..federation import Assignment, Federation, Member, RoundState, RunState, newest, plan
 from ..messages import Learner
-from ..plan import plan
-from ..roster import Member
-from ..rounds import Assignment, RoundState
-from ..run import RunState
 from ..scheduling import streams
-from ..shares import newest
 from ..transforms import first_bounds
 from .rows import MANIFEST, MEMBER, ROUND, RUN, TASK, UNKNOWN_EVENTS, Row
 

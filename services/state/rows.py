@@ -11,10 +11,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Raw
 
-from ..federation import Federation
-from ..roster import Member
-from ..rounds import Assignment, RoundState
-from ..run import RunState
+from ..federation import Assignment, Federation, Member, RoundState, RunState
 from .record import Record, dump
 
 

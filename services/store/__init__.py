@@ -6,8 +6,9 @@ from pathlib import Path
 
 from ..config import ModelStoreConfig, nearest
 from ..errors import InvalidConfig
-from .base import Draft, ModelStore, StoreFactory, buffered
-from .disk import FOLDER, OnDisk
+from ..weights import Buffer
+from .base import KEY, Draft, ModelStore, StoreFactory, buffered
+from .disk import FOLDER, UNFINISHED, OnDisk, mapped
 from .memory import InMemory
 from .redis import PREFIX, Redis
 
@@ -38,4 +39,19 @@ def open_store(config: ModelStoreConfig, folder: Path) -> ModelStore:
     return STORES[config.model_store](config, folder)
 
 
-__all__ = ["STORES", "Draft", "InMemory", "ModelStore", "OnDisk", "Redis", "buffered", "is_durable", "open_store"]
+__all__ = [
+    "FOLDER",
+    "KEY",
+    "STORES",
+    "UNFINISHED",
+    "Buffer",
+    "Draft",
+    "InMemory",
+    "ModelStore",
+    "OnDisk",
+    "Redis",
+    "buffered",
+    "is_durable",
+    "mapped",
+    "open_store",
+]

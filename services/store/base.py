@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol
 
 from ..config import ModelStoreConfig
-from ..memory import allocate
+from ..weights import Buffer, allocate
 
-Buffer = bytes | bytearray | memoryview
 KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")  # what a model's key may be
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from ..errors import DiskFull, StoreUnavailable, UnknownModel
-from .base import KEY, Buffer, Draft
+from ..weights import Buffer
+from .base import KEY, Draft
 from .lineage import Lineage
 from .spares import WORTH, Spares
 

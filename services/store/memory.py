@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import BinaryIO, ClassVar
 
 from ..errors import UnknownModel
-from ..memory import allocate
-from .base import Buffer, Draft
+from ..weights import Buffer, allocate
+from .base import Draft
 from .lineage import Lineage
 
 SHARED = 256 * 1024  # bytes: from here on sendfile is worth a file

@@ -25,9 +25,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 from ..errors import InvalidConfig, StoreUnavailable, UnknownModel
-from ..memory import allocate
-from .base import KEY, Buffer, Draft, buffered
-from .pieces import pieces
+from ..weights import Buffer, allocate, pieces
+from .base import KEY, Draft, buffered
 from .redis_server import Server
 
 PREFIX = "metis:"

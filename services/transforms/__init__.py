@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .base import Bounds, Transform, first_bounds, next_bounds, transform
 from .clipping import AdaptiveClipNorm, ClipNorm
-from .zeroing import ZeroOutliers
+from .outliers import ZeroOutliers
 
 TRANSFORMS: dict[str, Callable[..., Transform]] = {
     "ClipNorm": ClipNorm,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .. import messages as m
-from ..tensors import Tensor
+from ..weights import Tensor
 from .difference import Difference
 
 Bounds = tuple[float, ...]  # one per transform, in their order

@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..blocks import BLOCK, Array, Block, blocks, copy, gather, scatter
-from ..checks import check_finite
 from ..errors import NonFiniteUpdate
-from ..tensors import Tensor
+from ..weights import BLOCK, Array, Block, Tensor, blocks, check_finite, copy, gather, scatter
 
 ACCURATE = (1e-280, 1e280)  # sums of squares in which nothing overflowed, and nothing that mattered vanished
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controller_api.routes import hot
-from services import roster
+from services.federation import roster
 from tests.conftest import InProcess, in_process, until
 from tests.controller_api.driving import (
     ENROLL,

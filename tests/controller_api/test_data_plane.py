@@ -18,9 +18,11 @@ from controller_api import receiving, zero_copy
 from controller_api.app import create_app
 from controller_api.server import Server
 from controller_api.settings import Settings
-from services import ModelStoreConfig, memory, wire
+from services import ModelStoreConfig
 from services import messages as m
 from services.rest import Client
+from services.weights import buffers as memory
+from services.weights import wire
 from tests.conftest import until
 
 PATHS = [pytest.param(True, id="zero-copy"), pytest.param(False, id="stock")]

@@ -17,9 +17,7 @@ import pytest
 from controller_api.settings import Settings
 from services import ModelStoreConfig
 from services.messages import TERMINAL
-from services.state import Batch
-from services.store.database import NAME, Database
-from services.store.ownership import Ownership
+from services.state import NAME, Batch, Database, Ownership
 from tests.conftest import InProcess, in_process, until
 from tests.controller_api.driving import MSGPACK, Member, digest_of, document, join, model, weights
 

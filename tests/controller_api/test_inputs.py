@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from services import wire
+from services.weights import wire
 from tests.conftest import InProcess, until
 from tests.controller_api.driving import Member, begin, digest_of, document, join, model, problem, tensor, weights
 

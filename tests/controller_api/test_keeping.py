@@ -18,9 +18,8 @@ from controller_api.folder import Folder
 from controller_api.keeping import Keeper
 from services.errors import DiskFull, FederationError, StoreUnavailable
 from services.federation import Federation
-from services.state import Batch, Row, Writing, restore
+from services.state import NAME, Batch, Database, Row, Writing, restore
 from services.state.rows import UNKNOWN_EVENTS
-from services.store.database import NAME, Database
 from tests.conftest import until
 from tests.services.fleet import EPOCH, Fleet
 

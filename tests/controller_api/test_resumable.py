@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from services import messages as m
-from services import wire
 from services.rest import Client
+from services.weights import wire
 from tests.conftest import until
 from tests.controller_api.test_data_plane import PATHS, Raw, document, put, serving, training
 

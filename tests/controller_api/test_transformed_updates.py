@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from controller_api import intake
-from services import wire
+from services.weights import wire
 from tests.conftest import InProcess
 from tests.controller_api.driving import Member, begin, digest_of, document, join, model, problem, seen, tensor, weights
 

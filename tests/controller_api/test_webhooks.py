@@ -17,8 +17,8 @@ from controller_api.settings import Settings
 from controller_api.webhooks import Webhooks
 from services import messages as m
 from services.errors import InvalidRequest
-from services.rest.backoff import FullJitter
-from services.roster import Member
+from services.federation import Member
+from services.rest import FullJitter
 from tests.conftest import InProcess, free_port, in_process, until
 from tests.controller_api.receiver import certificate, receiving, server_tls
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from services import messages as m
-from services import wire
 from services.rest import Client
+from services.weights import wire
 from tests.conftest import Process, in_process, serve
 
 PREFIX = "/federation"

@@ -20,18 +20,20 @@ from controller_api.problems import status_of
 from controller_api.routes import hot
 from controller_api.settings import Settings
 from driver_cli.main import app as metis
-from services import errors, roster, runs, schedules, uploaded, wire
+from services import errors, schedules
 from services.aggregation import RULES
 from services.algorithms import ALGORITHMS
-from services.combinations import allowed
 from services.config import RunConfig, resolve
+from services.federation import plan, roster, runs
+from services.federation import runs as uploaded
+from services.federation.combinations import allowed
 from services.optimizers import OPTIMIZERS
-from services.plan import plan
 from services.scaling import SCALERS
 from services.scheduling import SCHEDULERS
 from services.selection import SELECTORS
 from services.store import STORES
 from services.transforms import TRANSFORMS
+from services.weights import wire
 from tests.docs.pages import ROOT, all_fences, table_under
 
 PACKAGES = ("services", "controller_api", "learner_agent", "driver_cli", "examples")

@@ -14,9 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driver_cli import model_files, safetensors
-from services import wire
 from services.errors import InvalidConfig, MalformedUpdate
-from services.wire import DTYPES, Document
+from services.weights import DTYPES, Document, wire
 
 # Written by safetensors 0.8.0 of {"w": [[1, -2]], "steps": 3, "half": [1.5] in bfloat16, "on": [True, False]}.
 FOREIGN = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services import wire
+from services.weights import wire
 
 from .conftest import Federation, driver, metis
 

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from driver_cli import DriverSession
 from driver_cli.display import Silent
 from driver_cli.view import View
-from services import ClientParams, TerminationSignals, wire
+from services import ClientParams, TerminationSignals
 from services import messages as m
 from services.errors import FederationError, InvalidConfig, UnknownRun, Unreachable
 from services.messages import Event
+from services.weights import wire
 
 from .conftest import Federation, free_port
 from .test_model_files import saved

@@ -13,7 +13,7 @@ import pytest
 from driver_cli.verifying import written
 from services.config import canonical
 from services.errors import InvalidConfig, InvalidRequest, UnknownRun
-from services.manifest import ARITHMETIC, config_digest
+from services.federation import ARITHMETIC, config_digest
 
 from .conftest import metis
 from .verifying import LEARNERS, change_a_byte, played, rounds, verdicts

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from learner_agent import Learner
 from services import ModelStoreConfig
 from services import messages as m
-from services.combinations import allowed
+from services.federation.combinations import allowed
 from services.scheduling import SCHEDULERS
 from tests.conftest import in_process, until
 from tests.learner_agent.small import Line, agent_of, run_to_end, running

@@ -11,9 +11,9 @@ import httpx
 import numpy as np
 import pytest
 
-from services import wire
 from services.rest import Client
 from services.store import Redis
+from services.weights import wire
 from tests.conftest import Process, serve, until
 from tests.redis_server import RedisServer
 

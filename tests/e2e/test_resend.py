@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from services import messages as m
-from services import wire
 from services.rest import Client
+from services.weights import wire
 from tests.conftest import Process, Served, serve, until
 
 ROOT = Path(__file__).resolve().parents[2]

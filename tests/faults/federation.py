@@ -26,9 +26,8 @@ from learner_agent.sources import poll
 from learner_agent.tasks import LearnerAtWork
 from services import messages as m
 from services.process.worker import Workers
-from services.rest import Client
-from services.rest.backoff import FullJitter
-from services.wire import Buffer
+from services.rest import Client, FullJitter
+from services.weights import Buffer
 from tests.conftest import until
 from tests.faults.processes import ControllerProcess
 

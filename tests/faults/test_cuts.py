@@ -19,9 +19,9 @@ import pytest
 from controller_api.uploads import Uploads
 from driver_cli.bench.counters import memory_kib
 from services import messages as m
-from services import wire
 from services.errors import Unreachable
 from services.rest import Client
+from services.weights import wire
 from tests.conftest import Process, Served, serve, until
 from tests.controller_api.driving import seen
 from tests.faults.figures import record

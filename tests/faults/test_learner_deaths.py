@@ -18,7 +18,7 @@ import pytest
 
 from services import messages as m
 from services.rest import Client
-from services.wire import decode
+from services.weights.wire import decode
 from tests.conftest import Process, Served, serve, until
 from tests.faults.federation import Diary, Watched
 from tests.faults.figures import record

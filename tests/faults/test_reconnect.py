@@ -21,7 +21,7 @@ from driver_cli.bench.counters import memory_kib
 from driver_cli.bench.idle import raise_file_limit
 from services import messages as m
 from services.rest import Client
-from services.wire import decode, encode, name_tensors
+from services.weights.wire import decode, encode, name_tensors
 from tests.conftest import until
 from tests.faults.crowd import SIZE
 from tests.faults.federation import IN_FULL

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from services.store.database import FORMAT, NAME
+from services.state.database import FORMAT, NAME
 from tests.conftest import Process, serve
 from tests.faults.figures import record
 

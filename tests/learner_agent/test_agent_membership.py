@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from controller_api.settings import Settings
 from learner_agent.state import StateFile
 from services.errors import NameTaken, Unauthenticated
-from services.rest.backoff import FullJitter
+from services.rest import FullJitter
 from tests.conftest import URL, InProcess, in_process, until
 from tests.learner_agent.small import ONE_ROUND, AddsOne, Line, agent_of, run_to_end, running
 

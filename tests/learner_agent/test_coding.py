@@ -18,7 +18,7 @@ from learner_agent.agent import Agent
 from learner_agent.process_worker import LearnerProcess
 from learner_agent.sources import poll
 from services import messages as m
-from services import wire
+from services.weights import wire
 from tests.conftest import InProcess, until
 from tests.controller_api.driving import Member, document, join
 from tests.learner_agent.small import Line, agent_of, run_to_end, running

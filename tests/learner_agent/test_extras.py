@@ -13,10 +13,9 @@ from learner_agent.inputs import Inputs
 from learner_agent.process_worker import LearnerProcess
 from learner_agent.tasks import LearnerAtWork
 from services import messages as m
-from services import wire
 from services.errors import InvalidUpdate
 from services.rest import Client
-from services.wire import Document, Tensor
+from services.weights import Document, Tensor, wire
 from tests.learner_agent.small import AddsOne
 from tests.learner_agent.test_tasks import document, task
 

@@ -18,9 +18,8 @@ from learner_agent.process_worker import LearnerFailed, LearnerProcess
 from learner_agent.reporting import Report, current
 from learner_agent.tasks import LearnerAtWork
 from services import messages as m
-from services import wire
 from services.errors import InvalidUpdate, TaskVoid
-from services.wire import Document, Tensor
+from services.weights import Document, Tensor, wire
 from tests.learner_agent.homework import Pupil
 from tests.learner_agent.test_tasks import document, task
 

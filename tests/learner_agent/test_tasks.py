@@ -11,9 +11,8 @@ import pytest
 from learner_agent import Learner
 from learner_agent.tasks import LearnerAtWork
 from services import messages as m
-from services import wire
 from services.errors import InvalidUpdate
-from services.wire import Document, Tensor
+from services.weights import Document, Tensor, wire
 from tests.learner_agent.small import AddsOne
 
 

@@ -24,8 +24,7 @@ from learner_agent.webhook import Listener
 from services import ServerParams
 from services import messages as m
 from services.errors import FederationOver
-from services.rest import Client
-from services.signing import secret_of, sign
+from services.rest import Client, secret_of, sign
 from tests.conftest import InProcess, free_port, until
 from tests.controller_api.receiver import certificate
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from services.wire import DTYPES, Buffer, Tensor, encode
+from services.weights import Buffer, Tensor
+from services.weights.wire import DTYPES, encode
 
 Array = NDArray[Any]
 SHAPES = npst.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

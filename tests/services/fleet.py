@@ -13,11 +13,17 @@ from pydantic import BaseModel
 
 from services import messages as m
 from services.config import merge
-from services.federation import Aggregation, Federation
-from services.journal import Entry
-from services.roster import Member
-from services.rounds import Assignment, ModelInfo, Outcome, RoundState
-from services.run import RunState
+from services.federation import (
+    Aggregation,
+    Assignment,
+    Entry,
+    Federation,
+    Member,
+    ModelInfo,
+    Outcome,
+    RoundState,
+    RunState,
+)
 
 START = 1000.0  # seconds on the clock when a test begins
 EPOCH = 1_700_000_000.0 - START

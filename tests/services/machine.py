@@ -26,8 +26,7 @@ from services.errors import (
     UnknownRun,
     UnknownTask,
 )
-from services.federation import Aggregation
-from services.rounds import Assignment
+from services.federation import Aggregation, Assignment
 from services.scheduling import streams
 from tests.services.fleet import Fleet, dump, model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from services.run import RunState
+from services.federation import RunState
 from tests.services.fleet import Fleet
 
 

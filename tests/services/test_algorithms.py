@@ -11,17 +11,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from services import wire
 from services.algorithms import ALGORITHMS, add_differences, zeros
-from services.blocks import BLOCK
-from services.checks import Spec, check_extra
 from services.config import resolve
 from services.engine import aggregate, store_model
 from services.errors import AggregationFailed, InvalidConfig, MalformedUpdate, ShapeMismatch
-from services.job import Aggregation, Share
-from services.plan import plan
+from services.federation import Aggregation, Share, plan
 from services.store import STORES, ModelStore, open_store
-from services.wire import Tensor
+from services.weights import BLOCK, Spec, Tensor, check_extra, wire
 from tests.redis_server import store_config
 
 ENDING = {"termination": {"federation_rounds": 1}}

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from services.config import RunConfig, load, resolve
 from services.errors import InvalidConfig
-from services.plan import check_names, plan
+from services.federation import check_names, plan
 from services.schedules import at_round
+from tests.services.federation.test_plan import configured
 from tests.services.fleet import Fleet
-from tests.services.test_plan import configured
 
 WHOLE = {"whole": True}
 

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import InvalidConfig
-from services.plan import check_names
-from services.run import RunState
+from services.federation import RunState, check_names
 from services.selection import ByLabel, Candidate, PowerOfChoice, RoundRobin
+from tests.services.federation.test_plan import configured
 from tests.services.fleet import Fleet
-from tests.services.test_plan import configured
 
 SITE = ByLabel("site")
 

@@ -1,0 +1,262 @@
+"""The state of one run, and what the contract shows of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from .. import messages as m
+from ..aggregation import State
+from ..config import RunConfig
+from ..scheduling import streams
+from ..selection import Candidate
+from ..termination import cutoff_s, is_better
+from ..transforms import Bounds
+from .job import Share
+from .plan import Plan
+from .rounds import Assignment, Iso, ModelInfo, RoundState
+
+Phase = Literal["waiting", "initializing", "training", "aggregating", "evaluating", "completed", "stopped", "failed"]
+USUAL_METRICS = {"accuracy": "max", "loss": "min"}  # what "best" means when no termination metric is configured
+
+
+@dataclass
+class History:
+    """What each learner did in a run so far, as selectors see it: how often it was a member of a round, and the last
+    number that it reported of each metric. Read from the run's rounds, so there is nothing to save.
+
+    Learners are known by name: one that enrols again under its name goes on where it was.
+    """
+
+    chosen: Counter[str] = field(default_factory=Counter)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    read: int = 0  # rounds that are in it
+
+    def follow(self, rounds: Sequence[RoundState]) -> None:
+        """Take in the rounds that have closed their training since the last call."""
+        for one in rounds[self.read :]:
+            if one.state == "training":
+                return
+            self.chosen.update(task.learner for task in one.train.values())
+            for task in one.accepted:
+                told = task.outcome.metrics if task.outcome else {}
+                numbers = {name: value for name, value in told.items() if value is not None}
+                if numbers:
+                    self.metrics.setdefault(task.learner, {}).update(numbers)
+            self.read += 1
+
+    def of(self, candidate: Candidate) -> Candidate:
+        """The candidate with what is known of it."""
+        name = candidate.name
+        return replace(candidate, chosen=self.chosen[name], metrics=self.metrics.get(name, {}))
+
+
+@dataclass
+class Stream:
+    """What an asynchronous run keeps beside its rounds: tasks by what became of them.
+
+    A round of an asynchronous run is one community model and the updates in it.
+    """
+
+    training: dict[str, Assignment] = field(default_factory=dict)  # by learner id
+    arrived: list[Assignment] = field(default_factory=list)  # accepted, oldest first
+    ended: list[Assignment] = field(default_factory=list)  # failed or void
+    resting: set[str] = field(default_factory=set)  # ids of learners that failed since the newest model was made
+    newest: dict[str, Share] = field(default_factory=dict)  # by learner id, of those in a community model
+    left: bool = False  # a learner left whose update is in the rule's state
+    since: float = 0.0  # when the newest community model was made
+
+    def tasks(self) -> Iterator[Assignment]:
+        """Those that are in no round."""
+        yield from self.ended
+        yield from self.arrived
+        yield from self.training.values()
+
+    def deadlines(self) -> Iterator[float]:
+        """When tasks are given up."""
+        yield from (task.deadline for task in self.training.values())
+
+    def sort(self) -> bool:
+        """Move the tasks that are done out of `training`; whether there were any."""
+        done = [(key, task) for key, task in self.training.items() if task.state != "offered"]
+        for key, task in done:
+            del self.training[key]
+            if task.state == "accepted":
+                self.arrived.append(task)
+                continue
+            self.ended.append(task)
+            if task.state == "failed":
+                self.resting.add(key)
+        return bool(done)
+
+    def forget(self, learner_id: str) -> None:
+        """A learner left: its update counts no more in what is made of everybody's newest."""
+        self.left = self.newest.pop(learner_id, None) is not None or self.left
+        self.resting.discard(learner_id)
+
+
+@dataclass
+class RunState:
+    """A run, from its configuration to its end. Rounds are kept with their tasks."""
+
+    id: str
+    config: RunConfig
+    config_text: str  # the same, canonical, as it was stored when the run began
+    plan: Plan
+    started_at: float
+    state: Phase = "waiting"
+    hold: Literal["learners", "operator"] = "learners"  # what `waiting` waits for
+    wait_deadline: float = 0.0
+    stream: Stream = field(default_factory=Stream)  # of an asynchronous run
+    initial: list[Assignment] = field(default_factory=list)  # init tasks given so far, the last one is current
+    draw: list[Candidate] = field(default_factory=list)  # whom to ask next for initial weights
+    model: ModelInfo | None = None
+    previous: ModelInfo | None = None
+    best: tuple[int, float, ModelInfo] | None = None  # round, score, model
+    rounds: list[RoundState] = field(default_factory=list)
+    zeroth: RoundState | None = None  # the evaluation of model 0, when asked for
+    open: list[RoundState] = field(default_factory=list)  # not closed: one, or two when evaluation overlaps training
+    requested: bool = False  # an operator asked for the next round of a run that is advanced by hand
+    aggregator_state: State | None = None
+    optimizer_state: State | None = None
+    bounds: list[Bounds] = field(default_factory=list)  # of the transforms: at first, and after each aggregation
+    scores: list[tuple[int, float | None]] = field(default_factory=list)  # round, watched metric of its model
+    history: History = field(default_factory=History)
+    participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left or it ended
+    reason: str | None = None
+    ended_by: str | None = None
+    ended_at: float | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state in m.TERMINAL
+
+    @property
+    def round(self) -> int:
+        """Number of the newest round; 0 before the first."""
+        return self.rounds[-1].number if self.rounds else 0
+
+    @property
+    def aggregations(self) -> int:
+        """Community models made so far, model 0 not counted."""
+        return sum(one.model is not None for one in self.rounds)
+
+    def tasks(self) -> Iterator[Assignment]:
+        """Every task of the run, oldest round first."""
+        yield from self.initial
+        yield from self.stream.tasks()
+        for one in ([self.zeroth] if self.zeroth else []) + self.rounds:
+            yield from one.train.values()
+            yield from one.evaluate.values()
+
+    def begin(self, one: RoundState) -> None:
+        """A new round."""
+        self.rounds.append(one)
+        self.open.append(one)
+        self.state, self.requested = "training", False
+
+    def wait_for_learners(self, now: float) -> None:
+        """Wait, within a bound, until enough learners are here."""
+        self.state, self.hold = "waiting", "learners"
+        self.wait_deadline = now + self.config.schedule.join_deadline_s
+
+    def deadlines(self) -> Iterator[float]:
+        """Moments at which this run must be looked at although nothing happened."""
+        yield self.started_at + cutoff_s(self.config.termination)
+        if self.state == "waiting" and self.hold == "learners":
+            yield self.wait_deadline
+        if self.state == "initializing":
+            yield self.initial[-1].deadline
+        if self.state == "training" and streams(self.plan.scheduler):
+            yield from self.stream.deadlines()
+            if not any(one.state == "aggregating" for one in self.open):
+                yield self.stream.since + self.config.schedule.round_deadline_s
+        for one in self.open:
+            if one.state == "training":
+                yield one.deadline
+            elif one.state == "evaluating":
+                yield one.evaluation_deadline
+
+    def watched(self, reported: Collection[str]) -> tuple[str, str] | None:
+        """Name and mode of the metric that says which model is best: the run's own, else accuracy, else loss."""
+        signals = self.config.termination
+        if signals.evaluation_metric:
+            return signals.evaluation_metric, signals.evaluation_metric_mode
+        return next(((name, mode) for name, mode in USUAL_METRICS.items() if name in reported), None)
+
+    def note_score(self, one: RoundState) -> None:
+        """Take the scores of an evaluated round into account."""
+        combined = one.evaluation.combined
+        watched = self.watched(combined)
+        score = combined.get(watched[0]) if watched else None
+        self.scores.append((one.number, score))
+        if score is None or watched is None or one.model is None:
+            return
+        if self.best is None or is_better(score, self.best[1], watched[1]):
+            self.best = (one.number, score, one.model)
+
+    def verifiable(self, rounds: int) -> list[ModelInfo]:
+        """The models of which, with updates, the newest `rounds` community models were made: 0 for all, none for 1."""
+        made = self._newest(rounds) if rounds != 1 else []
+        found: list[ModelInfo | None] = [one.parent for one in made]
+        if streams(self.plan.scheduler):
+            found += [task.model for one in made for task in one.train.values()]
+        return [info for info in found if info is not None]
+
+    def kept_states(self, rounds: int = 1) -> set[str]:
+        """Keys of the states to keep: those that the run goes on with, and those for what is `verifiable`."""
+        kept = [] if self.over else self._newest(1)
+        if rounds != 1:
+            kept += self._newest(rounds + 1 if rounds else 0)
+        return {key for one in kept for key in one.states if key}
+
+    def kept_models(self, rounds: int = 1) -> set[str]:
+        """Digests of the documents to keep: the newest two community models, the best, what open rounds use, and what
+        is `verifiable`."""
+        old = self.verifiable(rounds)
+        offered = [self.model, *(info for one in self.open for info in (one.parent, one.model))]
+        offered += [task.model for task in self.stream.tasks() if task.state in ("offered", "accepted")]
+        offered += [task.model for one in self.open if one.model is None for task in one.train.values()]
+        kept = [*offered, *old, self.previous, self.best[2] if self.best else None]
+        coded = [info.coded for info in offered if info is not None]
+        inputs = [one for info in offered if info and not self.over for one in info.inputs.values()]
+        inputs += [one for info in old for one in info.inputs.values()]
+        return {info.digest for info in (*kept, *coded, *inputs) if info is not None}
+
+    def _newest(self, rounds: int) -> list[RoundState]:
+        """So many rounds that made a model, 0: all."""
+        return [one for one in self.rounds if one.model][-rounds:]
+
+    def message(self, iso: Iso, waiting_for: str | None) -> m.Run:
+        """This run as the contract shows it."""
+        return m.Run(
+            id=self.id,
+            name=self.config.name,
+            state=self.state,
+            reason=self.reason,
+            waiting_for=waiting_for,
+            config=self.config,
+            round=self.round,
+            model=self.model.digest if self.model else None,
+            best_model=self.best[2].digest if self.best else None,
+            best_round=self.best[0] if self.best else None,
+            started_at=iso(self.started_at),
+            ended_at=iso(self.ended_at) if self.ended_at is not None else None,
+        )
+
+    def results(self, iso: Iso, waiting_for: str | None) -> m.Results:
+        """Everything about this run; before its end only the closed rounds."""
+        shown = [one for one in self.rounds if self.over or one.state == "closed"]
+        return m.Results(
+            run=self.message(iso, waiting_for),
+            rounds=[one.message(iso) for one in shown],
+            tasks=[task.record() for task in self.tasks()],
+            learners=sorted(self.participants.values(), key=lambda learner: learner.name),
+            model=self.model.digest if self.model else None,
+            global_iteration=self.aggregations,
+            initial_evaluation=self.zeroth.evaluation if self.zeroth else None,
+            ended_by=self.ended_by,
+        )

@@ -1,0 +1,283 @@
+"""How a run moves on: waiting, initializing, training, aggregating, evaluating, and its end.
+
+Each stage is a function that takes the one step that is due, or none. `move_on` is called after every change and at
+every deadline; it never waits and may be called at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from .. import termination
+from ..scheduling import Fail, Pending, RoundView, SemiSynchronous, Wait, budgets, streams
+from ..selection import draw_count, draw_order, in_order, target_count
+from .asynchronous import Streaming
+from .journal import Journal
+from .offers import Offers, last_line
+from .roster import Member, Roster
+from .rounds import Assignment, RoundState
+from .run import RunState
+
+
+class Stages:
+    """The moves of runs over one roster. `on_end(run)` is told when a run has ended."""
+
+    def __init__(
+        self,
+        roster: Roster,
+        offers: Offers,
+        journal: Journal,
+        on_end: Callable[[RunState, float], None],
+        stopwatch: Callable[[], float],
+    ) -> None:
+        self._roster = roster
+        self._offers = offers
+        self._journal = journal
+        self._on_end = on_end
+        self._stopwatch = stopwatch
+        self._streaming = Streaming(roster, offers, self.end)
+
+    def move_on(self, run: RunState, now: float) -> None:
+        """Take every step that is due."""
+        while not run.over:
+            if ending := termination.out_of_time(run.config.termination, run.started_at, now):
+                self.end(run, "completed", ending.reason, ending.signal, now)
+                return
+            before = run.state
+            moved = self._leave_waiting(run, now) or self._leave_initializing(run, now) or self._leave_round(run, now)
+            if not moved and streams(run.plan.scheduler):
+                moved = self._streaming.move_on(run, now)
+            if not moved:
+                return
+            self._roster.changes.runs.add(run.id)
+            if run.state != before and not run.over:
+                self._emit(run, now, "run-state", run.state, state=run.state)
+
+    def end(
+        self, run: RunState, state: Literal["completed", "stopped", "failed"], reason: str, signal: str, now: float
+    ) -> None:
+        """The run is over; its open tasks are void."""
+        self._offers.void_all(None, run.id, f"the run ended: {reason}", now)
+        for one in run.open:
+            one.state, one.completed_at = "closed", now
+            one.closed_by = one.closed_by or f"the run ended: {reason}"
+        run.open.clear()
+        run.state, run.reason, run.ended_by, run.ended_at = state, reason, signal, now
+        self._on_end(run, now)
+        self._emit(run, now, "run-ended", f"run {run.id} {state}: {reason}", state=state, reason=reason)
+
+    def evaluate(self, run: RunState, one: RoundState, now: float) -> None:
+        """A round's model is there: have its members evaluate it when it is its turn, or when the run ends with it."""
+        plan, streaming = run.config.evaluation, streams(run.plan.scheduler)
+        ending = termination.after_round(run.config.termination, run.aggregations, run.scores)
+        members: list[Member] = []
+        if plan.every and (one.number % plan.every == 0 or ending):
+            members = self._evaluators(one, everybody=streaming and ending is not None)
+        if streaming:
+            self._streaming.made(run, now)
+            if ending:
+                self._streaming.stop_training(run, now)
+        self._offer_evaluation(run, one, members, now)
+        if streaming and not ending:
+            return
+        run.state = "evaluating"
+        if plan.overlap and members and not ending and run.config.advance == "auto":
+            self._begin_round(run, now)
+        if members:
+            self._emit(run, now, "run-state", run.state, state=run.state)
+
+    def _evaluators(self, one: RoundState, everybody: bool) -> list[Member]:
+        """Its members that can evaluate, or everybody who can."""
+        ids = [member.id for member in self._roster] if everybody else [task.learner_id for task in one.train.values()]
+        members = {key: member for key in ids if (member := self._roster.find(key)) and member.can("evaluate")}
+        return list(members.values())
+
+    # ---- waiting
+    def here(self) -> list[Member]:
+        """Learners that can train now."""
+        return [member for member in self._roster if member.can("train")]
+
+    def lost(self, now: float) -> list[Pending]:
+        """Learners that could train and are silent, those that were heard of last first."""
+        gone = [one for one in self._roster if one.state == "lost" and "train" in one.request.kinds]
+        return [Pending(one.name, True, now - one.last_seen) for one in sorted(gone, key=lambda one: -one.last_seen)]
+
+    def wanted(self, run: RunState) -> int:
+        """Learners that must be here: `min_learners` to begin with, later the quorum."""
+        quorum = max(1, run.config.schedule.min_updates)
+        return quorum if run.rounds else max(quorum, run.config.min_learners)
+
+    def _leave_waiting(self, run: RunState, now: float) -> bool:
+        if run.state != "waiting" or run.hold == "operator":
+            return False
+        here, wanted = len(self.here()), self.wanted(run)
+        if here >= wanted:
+            if run.model is not None:
+                self._next_round(run, now)
+            else:
+                run.state = "initializing"
+                run.draw = draw_order([one.candidate for one in self._roster if one.can("init")], run.config.seed)
+                self._ask_next(run, now)
+            return True
+        if now >= run.wait_deadline:
+            reason = f"only {here} of {wanted} learners came within {run.config.schedule.join_deadline_s:g} s"
+            self.end(run, "failed", reason, "failure", now)
+            return True
+        return False
+
+    # ---- initializing
+    def _leave_initializing(self, run: RunState, now: float) -> bool:
+        if run.state != "initializing":
+            return False
+        task = run.initial[-1]
+        if task.outcome is not None:
+            run.model = task.outcome.model
+            self._next_round(run, now)
+            return True
+        if task.state == "offered":
+            if now < task.deadline and not self.pending(task, now).lost:
+                return False
+            self._offers.give_up(task, "void", "lost before it sent its initial weights", now)
+        self._ask_next(run, now)
+        return True
+
+    def _ask_next(self, run: RunState, now: float) -> None:
+        """Ask the next learner of the draw for initial weights."""
+        while run.draw:
+            member = self._roster.find(run.draw.pop(0).id)
+            if member is not None and member.can("init"):
+                deadline = now + run.config.schedule.round_deadline_s
+                run.initial.append(self._offers.offer(run.id, 0, "init", member, None, now, deadline))
+                return
+        tried = "; ".join(f"{task.learner}: {last_line(task.reason)}" for task in run.initial)
+        reason = f"no learner gave initial weights ({tried or 'none of them does init tasks'})"
+        self.end(run, "failed", reason, "failure", now)
+
+    # ---- rounds
+    def _next_round(self, run: RunState, now: float) -> None:
+        """There is a model: evaluate model 0 if asked, wait for the operator if the run is driven by hand, go on."""
+        if run.config.evaluation.initial and run.zeroth is None:
+            assert run.model is not None
+            run.zeroth = RoundState(0, run.model, now, now, target=0, model=run.model)
+            run.open.append(run.zeroth)
+            self._offer_evaluation(run, run.zeroth, [one for one in self._roster if one.can("evaluate")], now)
+            run.state = "evaluating"
+        elif run.config.advance == "manual" and not run.requested:
+            run.state, run.hold = "waiting", "operator"
+        else:
+            self._begin_round(run, now)
+
+    def _begin_round(self, run: RunState, now: float) -> None:
+        assert run.model is not None
+        if streams(run.plan.scheduler):
+            self._streaming.begin(run, now)
+            return
+        run.history.follow(run.rounds)
+        config, candidates = run.config, in_order([run.history.of(member.candidate) for member in self.here()])
+        if len(candidates) < max(1, config.schedule.min_updates):
+            run.wait_for_learners(now)
+            return
+        target = target_count(len(candidates), config.selection.participation_ratio, config.schedule.min_updates)
+        started = self._stopwatch()
+        drawn = min(len(candidates), draw_count(target, config.selection.over_selection))
+        members = run.plan.selector.select(candidates, drawn, config.seed, run.round + 1)
+        spent_ms = round((self._stopwatch() - started) * 1000, 3)
+        deadline = now + config.schedule.round_deadline_s
+        one = RoundState(run.round + 1, run.model, now, deadline, min(target, len(members)), selection_ms=spent_ms)
+        run.begin(one)
+        names = [candidate.name for candidate in members]
+        text = f"round {one.number}: {len(names)} learners train ({', '.join(names[:5])}{' …' if names[5:] else ''})"
+        self._emit(run, now, "round-started", text, one.number, members=names)
+        budget = _step_budgets(run)
+        for candidate in members:
+            member = self._roster.get(candidate.id)
+            one.train[member.id] = task = self._offers.offer(
+                run.id, one.number, "train", member, run.model, now, deadline, config.encoding
+            )
+            task.num_local_updates = budget.get(member.name)
+
+    def _leave_round(self, run: RunState, now: float) -> bool:
+        return any(
+            (one.state == "training" and self._close_training(run, one, now))
+            or (one.state == "evaluating" and self._close_evaluation(run, one, now))
+            for one in list(run.open)
+        )
+
+    def _close_training(self, run: RunState, one: RoundState, now: float) -> bool:
+        verdict = run.plan.scheduler.decide(self.view(run, one, now))
+        if isinstance(verdict, Wait):
+            return False
+        if isinstance(verdict, Fail):
+            self.end(run, "failed", f"round {one.number} failed: {verdict.reason}", "failure", now)
+            return True
+        one.closed_by = verdict.reason
+        self._close_offers(one.train, f"the round closed: {verdict.reason}", now)
+        one.state = run.state = "aggregating"
+        one.learners = len(self._roster)
+        return True
+
+    def _offer_evaluation(self, run: RunState, one: RoundState, members: list[Member], now: float) -> None:
+        one.state, one.evaluating_since = "evaluating", now
+        one.evaluation_deadline = now + run.config.schedule.round_deadline_s
+        for member in sorted(members, key=lambda member: member.name):
+            deadline, encoding = one.evaluation_deadline, run.config.encoding
+            one.evaluate[member.id] = self._offers.offer(
+                run.id, one.number, "evaluate", member, one.model, now, deadline, encoding
+            )
+
+    def _close_evaluation(self, run: RunState, one: RoundState, now: float) -> bool:
+        """Close the round when all who can have evaluated; a lost learner is not waited for."""
+        offered = [task for task in one.evaluate.values() if task.state == "offered"]
+        if now < one.evaluation_deadline and not all(self.pending(task, now).lost for task in offered):
+            return False
+        self._close_offers(one.evaluate, "the evaluation closed", now)
+        one.state, one.completed_at = "closed", now
+        run.open.remove(one)
+        if one is run.zeroth:
+            self._next_round(run, now)
+            return True
+        if one.evaluate:
+            run.note_score(one)
+        self._tell_closed(run, one, now)
+        if ending := termination.after_round(run.config.termination, one.number, run.scores):
+            self.end(run, "completed", ending.reason, ending.signal, now)
+        elif one is run.rounds[-1] and not streams(run.plan.scheduler):
+            self._next_round(run, now)
+        return True
+
+    # ---- small steps
+    def view(self, run: RunState, one: RoundState, now: float) -> RoundView:
+        """A round as its scheduler sees it."""
+        return one.view(now, run.config.schedule.min_updates, lambda task: self.pending(task, now))
+
+    def pending(self, task: Assignment, now: float) -> Pending:
+        """How its learner is doing."""
+        member = self._roster.find(task.learner_id)
+        lost = member is None or member.state == "lost"
+        return Pending(task.learner, lost, now - member.heard_of(now) if member else 0.0)
+
+    def _close_offers(self, tasks: Mapping[str, Assignment], reason: str, now: float) -> None:
+        for task in tasks.values():
+            if task.state == "offered":
+                task.void_as = "round-closed"
+                self._offers.give_up(task, "void", reason, now)
+
+    def _tell_closed(self, run: RunState, one: RoundState, now: float) -> None:
+        shown = one.message(self._journal.iso)
+        scores = ", ".join(f"{k} {v:.4f}" for k, v in shown.evaluation_metrics.combined.items() if v is not None)
+        text = f"round {one.number} closed: {scores or 'not evaluated'}"
+        self._emit(run, now, "round-closed", text, one.number, **shown.model_dump(mode="json"))
+
+    def _emit(self, run: RunState, now: float, kind: str, text: str, number: int | None = None, /, **data: Any) -> None:
+        self._roster.changes.runs.add(run.id)
+        self._journal.emit(now, kind, text, run=run.id, round_number=number, data=data)
+
+
+def _step_budgets(run: RunState) -> dict[str, int]:
+    """Steps of the next round's members, by name; those without one train for their epochs."""
+    schedule = run.config.schedule
+    if not isinstance(run.plan.scheduler, SemiSynchronous) or schedule.semi_sync_lambda is None:
+        return {}
+    reported = [{task.learner: task.outcome.metadata for task in one.accepted if task.outcome} for one in run.rounds]
+    return budgets(reported, schedule.semi_sync_lambda, schedule.semi_sync_recompute_num_updates)

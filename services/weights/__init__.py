@@ -1,0 +1,57 @@
+"""Weights documents: tensors and their bytes, the checks that they pass, and large models worked through in blocks."""
+
+from __future__ import annotations
+
+from .blocks import (
+    BLOCK,
+    Block,
+    blocks,
+    copy,
+    each,
+    empty_like,
+    gather,
+    gather_rows,
+    in_threads,
+    scatter,
+    settle,
+)
+from .buffers import allocate, pieces
+from .checks import Spec, check_extra, check_finite, check_metadata
+from .layout import Layout, layout_of
+from .tensors import DTYPES, PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, tensors_of
+from .wire import MAX_DIMENSIONS, MAX_TENSORS, MEDIA_TYPE, digest
+
+__all__ = [
+    "BLOCK",
+    "DTYPES",
+    "MAX_DIMENSIONS",
+    "MAX_TENSORS",
+    "MEDIA_TYPE",
+    "PLAIN",
+    "Array",
+    "Block",
+    "Buffer",
+    "Coded",
+    "Document",
+    "Layout",
+    "Parsed",
+    "Spec",
+    "Tensor",
+    "allocate",
+    "blocks",
+    "check_extra",
+    "check_finite",
+    "check_metadata",
+    "copy",
+    "digest",
+    "each",
+    "empty_like",
+    "gather",
+    "gather_rows",
+    "in_threads",
+    "layout_of",
+    "pieces",
+    "scatter",
+    "settle",
+    "tensors_of",
+]

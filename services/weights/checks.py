@@ -1,0 +1,95 @@
+"""What an update is checked for, beyond being a weights document: the model's tensors, finite numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import MalformedUpdate, NonFiniteUpdate, ShapeMismatch
+from .blocks import blocks
+from .wire import Coded, Scalar, Tensor
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Names, dtypes and shapes of a model's tensors, in order."""
+
+    entries: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor | Coded]) -> Spec:
+        """The spec of `tensors`."""
+        return cls(tuple((t.name, t.dtype, t.shape) for t in tensors))
+
+    def check(self, tensors: Sequence[Tensor | Coded]) -> None:
+        """Raise ShapeMismatch, naming the first tensor that is not as this spec says."""
+        got = Spec.of(tensors).entries
+        if got == self.entries:
+            return
+        for want, have in zip(self.entries, got, strict=False):
+            for what, expected, found in zip(("name", "dtype", "shape"), want, have, strict=True):
+                if expected != found:
+                    shown = [list(v) if isinstance(v, tuple) else str(v) for v in (expected, found)]
+                    raise ShapeMismatch(
+                        f"tensor {want[0]!r}: expected {what} {shown[0]}, got {shown[1]}",
+                        tensor=want[0],
+                        expected=shown[0],
+                        got=shown[1],
+                    )
+        if len(got) != len(self.entries):
+            what, longer = ("missing", self.entries) if len(got) < len(self.entries) else ("not of the model", got)
+            first = longer[min(len(got), len(self.entries))][0]
+            raise ShapeMismatch(
+                f"expected {len(self.entries)} tensors, got {len(got)}: {first!r} is {what}",
+                tensor=first,
+                expected=len(self.entries),
+                got=len(got),
+            )
+
+
+def check_extra(extra: Mapping[str, Sequence[Tensor]], wanted: Mapping[str, Spec]) -> None:
+    """Raise MalformedUpdate or ShapeMismatch, naming the group, for extra tensors that are not those that are wanted.
+
+    Where none are wanted whatever there is is let through: nobody reads it.
+    """
+    if not wanted:
+        return
+    for name in (*wanted, *extra):
+        if name not in extra or name not in wanted:
+            what = "misses" if name not in extra else "holds"
+            raise MalformedUpdate(
+                f"the update {what} the extra tensors {name!r}; this run's algorithm exchanges {', '.join(wanted)}",
+                extra=name,
+                expected=list(wanted),
+                got=list(extra),
+            )
+    for name, spec in wanted.items():
+        try:
+            spec.check(extra[name])
+        except ShapeMismatch as error:
+            raise ShapeMismatch(f"extra {name!r}: {error.detail}", extra=name, **error.values) from error
+
+
+def check_metadata(metadata: Mapping[str, Scalar]) -> None:
+    """Raise MalformedUpdate, naming the key, for a number that JSON could not carry on."""
+    for name, value in metadata.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise MalformedUpdate(f"metadata[{name!r}] is not finite", key=name)
+
+
+def check_finite(tensors: Sequence[Tensor]) -> None:
+    """Raise NonFiniteUpdate, naming the first tensor that holds NaN or infinity. Memory: one block."""
+    floats = [tensor for tensor in tensors if tensor.array.dtype.kind not in "iub"]
+    arrays = [tensor.array for tensor in floats]
+    for block in blocks(arrays):
+        if block.first == block.last:
+            values = arrays[block.first].reshape(-1)[block.start : block.stop]
+        else:
+            values = np.concatenate([array.reshape(-1) for array in arrays[block.first : block.last + 1]])
+        if not np.isfinite(values).all():
+            wrong = next(t.name for t in floats[block.first : block.last + 1] if not np.isfinite(t.array).all())
+            raise NonFiniteUpdate(f"tensor {wrong!r} holds NaN or infinity", tensor=wrong)
