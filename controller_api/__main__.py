@@ -51,7 +51,7 @@ def controller(
     if version:
         typer.echo(f"metis-controller {__version__}")
         return
-    from .process import serve, settings_from_environment
+    from .server import serve, settings_from_environment
 
     flags = {
         "host": host,

@@ -25,14 +25,11 @@ from services.federation import Federation, check_names
 from services.store import ModelStore, is_durable, open_store
 
 from . import problems
-from .folder import Folder
-from .gate import Gate
-from .metrics import Metrics
-from .openapi import describe
-from .pages import page_routes
-from .routes import federation as status
-from .routes import hot, learners, resumable, runs
-from .runtime import Runtime
+from .durability import Folder
+from .http import Gate, describe, page_routes
+from .http.routes import federation as status
+from .http.routes import learners, models, runs, tasks
+from .runtime import Metrics, Runtime
 from .settings import Settings
 from .tokens import Identity, Role, Tokens
 from .webhooks import Webhooks
@@ -87,15 +84,15 @@ def create_app(
     for router in (learners.router, runs.router, status.router):
         app.include_router(router)
     app.router.routes += [
-        *hot.ROUTES,
-        *resumable.ROUTES,
+        *tasks.ROUTES,
+        *models.ROUTES,
         *status.ROUTES,
         *page_routes(),
         Route("/openapi.json", _document),
     ]
     hot_endpoints = {
         (method, route.path): route.endpoint
-        for route in (*hot.ROUTES, *resumable.ROUTES)
+        for route in (*tasks.ROUTES, *models.ROUTES)
         for method in route.methods or ()
     }
     app.gate = Gate(app.routed, settings, _tokens(settings, runtime), metrics, _known(runtime), hot_endpoints)

@@ -24,7 +24,7 @@ class Controller:
 
     def start(self) -> None:
         """Serve until SIGINT, SIGTERM or `POST /v1/shutdown`. Raises ValueError for settings that cannot work."""
-        from .process import serve, settings_from_environment  # fastapi is slow to import: not with this module
+        from .server import serve, settings_from_environment  # fastapi is slow to import: not with this module
 
         where = self.server_params
         settings = settings_from_environment(

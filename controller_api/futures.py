@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-def settle(future: asyncio.Future[None]) -> None:
+def complete(future: asyncio.Future[None]) -> None:
     """Let whoever waits go on, unless that has happened."""
     if not future.done():
         future.set_result(None)

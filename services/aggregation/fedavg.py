@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import AggregationFailed
-from ..weights import Array, Block, blocks, copy, each, empty_like, gather, scatter, settle
+from ..weights import Array, Block, blocks, copy, each, empty_like, fit_dtype, gather, scatter
 from .base import Arrivals, State, View
 
 
@@ -65,7 +65,7 @@ def mean(
             _weighted_sum(models, shares, block, total, term)
         else:
             _exact_mean(models, whole, block, total, term, around_first=dtype.kind != "b")
-        settle(total, dtype)
+        fit_dtype(total, dtype)
         scatter(total, block, made)
 
     each(blocks(made), lambda: average)

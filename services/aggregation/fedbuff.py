@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import AggregationFailed
-from ..weights import Array, Block, blocks, each, empty_like, gather, scatter, settle
+from ..weights import Array, Block, blocks, each, empty_like, fit_dtype, gather, scatter
 from .base import Arrivals, State, View
 from .parameters import check_positive, check_whole
 from .staleness import Fading
@@ -63,7 +63,7 @@ class FedBuff(Fading):
                 new -= old
                 new *= step
                 total += new
-            settle(total, made[block.first].dtype)
+            fit_dtype(total, made[block.first].dtype)
             scatter(total, block, made)
 
         each(blocks(made), lambda: move)

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import AggregationFailed
-from ..weights import Array, Block, blocks, copy, each, empty_like, gather, scatter, settle
+from ..weights import Array, Block, blocks, copy, each, empty_like, fit_dtype, gather, scatter
 from .base import Arrivals, State, View
 
 UNIT = 2.0**-63  # of the sums: a power of two changes no digit, and 1,024 of the largest factors do not overflow
@@ -61,7 +61,7 @@ class FedRec:
                     total -= term
             scatter(total, block, sums)
             total /= weight * UNIT
-            settle(total, made[block.first].dtype)
+            fit_dtype(total, made[block.first].dtype)
             scatter(total, block, made)
 
         each(blocks(made), lambda: commit)

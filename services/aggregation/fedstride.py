@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..weights import Array, Block, blocks, each, empty_like, gather, scatter, settle
+from ..weights import Array, Block, blocks, each, empty_like, fit_dtype, gather, scatter
 from .base import State, View
 from .fedavg import counted, mean, shares_of, whole_of
 from .parameters import check_whole
@@ -86,7 +86,7 @@ def strided_mean(
         if dtype.kind in "iu":
             gather(origins, block, origin)
             total += origin
-        settle(total, dtype)
+        fit_dtype(total, dtype)
         scatter(total, block, made)
 
     for start in range(0, len(models), stride):

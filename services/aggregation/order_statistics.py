@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..weights import Array, Block, blocks, each, empty_like, gather_rows, scatter, settle
+from ..weights import Array, Block, blocks, each, empty_like, fit_dtype, gather_rows, scatter
 
 SPACE = 1 << 23  # bytes of all rows of a block
 ROW = 1 << 14  # elements of a row at most: longer ones leave the cache, shorter ones are all overhead
@@ -74,7 +74,7 @@ def by_order(
             kept = _sorted(rows, steps, slice(first, stop))
             found = combine(kept)
             if not any(found is one for one in kept):
-                settle(found, dtype)
+                fit_dtype(found, dtype)
             scatter(found, block, made)
 
         return work

@@ -32,7 +32,7 @@ class Sender:
 
     def code(self, trained: Sequence[Tensor], given: Sequence[Tensor | Coded]) -> list[Tensor | Coded]:
         """The update that takes the tensors of the model as it was given to what was trained."""
-        self._settle()
+        self._subtract_taken()
         known = {old.name: old for old in given}
         update = [self._tensor(new, known.get(new.name)) for new in trained]
         self._sent = [one for one in update if isinstance(one, Coded)] if self._codec.feedback else []
@@ -62,7 +62,7 @@ class Sender:
             owed[start:stop] += block
         return Values(owed)
 
-    def _settle(self) -> None:
+    def _subtract_taken(self) -> None:
         """What was taken is no longer owed."""
         for one in self._sent if self._taken else ():
             owed = self._owed[one.name]

@@ -58,7 +58,7 @@ class Federation:
         self.over = False
         self._new_id = new_id
         self.lineage_length = lineage_length
-        self.settled: list[tuple[str, str]] = []  # learner ids and keys of postponed updates that are so no more
+        self.released: list[tuple[str, str]] = []  # learner ids and keys of postponed updates that are so no more
         self._idle_lease_s = resolve({}, defaults).schedule.lease_s
 
     @property
@@ -296,7 +296,7 @@ class Federation:
             return
         one = run.rounds[job.round - 1]
         one.model, one.aggregation_ms = model, round(spent_s * 1000, 3)
-        self._settle(one.accepted, run)
+        self._release(one.accepted, run)
         run.previous, run.model = run.model, model
         run.aggregator_state, run.optimizer_state = states
         one.bounds = next_bounds(run.plan.transforms, run.bounds[-1], [share.transforms for share in job.shares])
@@ -350,16 +350,16 @@ class Federation:
         if self.active:
             self.stages.move_on(self.active, now)
 
-    def _settle(self, tasks: Iterable[Assignment], run: RunState) -> None:
+    def _release(self, tasks: Iterable[Assignment], run: RunState) -> None:
         if streams(run.plan.scheduler):
             for task in tasks:
-                self.settled += [(task.learner_id, task.outcome.blob)] if task.outcome and task.outcome.blob else []
+                self.released += [(task.learner_id, task.outcome.blob)] if task.outcome and task.outcome.blob else []
                 if self.roster.find(task.learner_id) is None:
                     run.stream.forget(task.learner_id)  # it left before its update was in a model
 
     def _ended(self, run: RunState, now: float) -> None:
-        self._settle([task for one in run.rounds if one.model is None for task in one.accepted], run)
-        self._settle(run.stream.arrived, run)
+        self._release([task for one in run.rounds if one.model is None for task in one.accepted], run)
+        self._release(run.stream.arrived, run)
         self._note_participants(run, now)
         self.runs.active = None
         self._expire(now)  # from now on the controller's own lease counts

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..aggregation import State, trained
-from ..weights import Array, Block, blocks, each, gather, scatter, settle
+from ..weights import Array, Block, blocks, each, fit_dtype, gather, scatter
 
 Change = Callable[[Array, Mapping[str, Array]], Array]  # pseudo-gradient and moments (changed in place) to the step
 
@@ -50,7 +50,7 @@ def move(
             for name, row in rows.items():
                 gather(last[name], block, row)
         old += change(delta, rows)
-        settle(old, made[block.first].dtype)
+        fit_dtype(old, made[block.first].dtype)
         scatter(old, block, made)
         for name, row in rows.items():
             scatter(row, block, kept[name])

@@ -28,7 +28,7 @@ class Workers:
         loop, context = asyncio.get_running_loop(), contextvars.copy_context()
         done: asyncio.Future[T] = loop.create_future()
 
-        def settle(result: T | None, error: Exception | None) -> None:
+        def finish(result: T | None, error: Exception | None) -> None:
             if done.done():
                 return
             if error is not None:
@@ -44,7 +44,7 @@ class Workers:
             except BaseException as raised:
                 error = self._carried(raised)
             with contextlib.suppress(RuntimeError):  # the loop has closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, result, error)
+                loop.call_soon_threadsafe(finish, result, error)
 
         self._calls.put(work)
         return await done

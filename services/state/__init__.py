@@ -6,6 +6,6 @@ from .database import NAME, Database
 from .ownership import Ownership
 from .reader import Aside, Kept, rows_of
 from .restore import extend, restore
-from .rows import Batch, Row, Writing
+from .rows import Batch, Recorder, Row
 
-__all__ = ["NAME", "Aside", "Batch", "Database", "Kept", "Ownership", "Row", "Writing", "extend", "restore", "rows_of"]
+__all__ = ["NAME", "Aside", "Batch", "Database", "Kept", "Ownership", "Recorder", "Row", "extend", "restore", "rows_of"]

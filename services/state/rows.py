@@ -46,7 +46,7 @@ RUN = Record(
 )
 
 
-class Writing:
+class Recorder:
     """Of one federation: knows which rounds were written when they had closed."""
 
     def __init__(self, federation: Federation) -> None:
@@ -117,4 +117,4 @@ def _round(one: RoundState, scored: bool) -> bytes:
     return ROUND.dump(one, train=train, evaluate=evaluate, scored=scored)
 
 
-__all__ = ["MANIFEST", "MEMBER", "ROUND", "RUN", "TASK", "Batch", "Row", "Writing"]
+__all__ = ["MANIFEST", "MEMBER", "ROUND", "RUN", "TASK", "Batch", "Recorder", "Row"]

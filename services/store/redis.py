@@ -157,11 +157,11 @@ class Redis:
         """See ModelStore.claim."""
         place = f"{self._prefix}owner"
 
-        def settle() -> bytes:
+        def take() -> bytes:
             self._client.set(place, owner, nx=True)
             return bytes(self._client.get(place) or b"")
 
-        if (found := self._server.ask(settle)) != owner.encode():
+        if (found := self._server.ask(take)) != owner.encode():
             raise InvalidConfig(
                 f"the keys {self._prefix}… in Redis at {self._server.where} belong to the controller of another data"
                 " folder: give this one another METIS_MODEL_STORE_PREFIX; or, when that folder is gone for good, remove"

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from .blocks import (
-    BLOCK,
-    Block,
-    blocks,
-    copy,
-    each,
-    empty_like,
-    gather,
-    gather_rows,
-    in_threads,
-    scatter,
-    settle,
-)
+from .blocks import BLOCK, Block, blocks, copy, each, empty_like, fit_dtype, gather, gather_rows, in_threads, scatter
 from .buffers import allocate, pieces
 from .checks import Spec, check_extra, check_finite, check_metadata
 from .layout import Layout, layout_of
@@ -46,12 +34,12 @@ __all__ = [
     "digest",
     "each",
     "empty_like",
+    "fit_dtype",
     "gather",
     "gather_rows",
     "in_threads",
     "layout_of",
     "pieces",
     "scatter",
-    "settle",
     "tensors_of",
 ]

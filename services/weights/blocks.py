@@ -80,7 +80,7 @@ def _pieces(model: Sequence[Array], block: Block) -> list[Array]:
 
 
 def scatter(row: Array, block: Block, model: Sequence[Array]) -> None:
-    """Write a row into the block of a model, in the tensors' own dtype (a float64 row: see `settle`)."""
+    """Write a row into the block of a model, in the tensors' own dtype (a float64 row: see `fit_dtype`)."""
     at = 0
     for index in range(block.first, block.last + 1):
         flat = model[index].reshape(-1)
@@ -89,7 +89,7 @@ def scatter(row: Array, block: Block, model: Sequence[Array]) -> None:
         at += target.size
 
 
-def settle(row: Array, dtype: np.dtype[Any]) -> None:
+def fit_dtype(row: Array, dtype: np.dtype[Any]) -> None:
     """Make a float64 row ready for its dtype, in place: whole numbers rounded half to even, within the dtype's range.
 
     A bool becomes 1 above one half, else 0. Floats are held within the dtype's finite range (a weighted mean may

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
-from controller_api.process import settings_from_environment
+from controller_api.server import settings_from_environment
 from controller_api.settings import Settings
 from tests.conftest import Process, serve
 from tests.controller_api.driving import TOKENS, Member, bearer, begin, document, weights

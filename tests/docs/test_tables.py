@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 import typer
 
-from controller_api import event_log, receiving, zero_copy
-from controller_api.gate import POLICIES
-from controller_api.metrics import Metrics
+from controller_api.http.gate import POLICIES
+from controller_api.http.routes import tasks as hot
 from controller_api.problems import status_of
-from controller_api.routes import hot
+from controller_api.runtime import Metrics
+from controller_api.runtime import events as event_log
 from controller_api.settings import Settings
+from controller_api.transport import protocol as zero_copy
+from controller_api.transport import receiver as receiving
 from driver_cli.main import app as metis
 from services import errors, schedules
 from services.aggregation import RULES

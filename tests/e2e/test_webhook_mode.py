@@ -11,7 +11,7 @@ import httpx
 
 from services.rest import Client
 from tests.conftest import Process, Served, free_port, until
-from tests.controller_api.receiver import Receiver, receiving
+from tests.controller_api.webhooks.receiver import Receiver, receiving
 
 RUN = {"min_learners": 3, "termination": {"federation_rounds": 3}, "schedule": {"round_deadline_s": 60}}
 

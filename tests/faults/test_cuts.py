@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from controller_api.uploads import Uploads
+from controller_api.transport import Uploads
 from driver_cli.bench.counters import memory_kib
 from services import messages as m
 from services.errors import Unreachable

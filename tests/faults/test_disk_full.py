@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
-from controller_api import runtime as runtime_module
-from controller_api import store_calls
+from controller_api.durability import store_calls
+from controller_api.runtime import runtime as runtime_module
 from controller_api.settings import Settings
 from services import ModelStoreConfig
 from services.engine import aggregate

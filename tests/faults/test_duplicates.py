@@ -15,10 +15,10 @@ import httpx
 import numpy as np
 import pytest
 
-from controller_api import intake
+from controller_api.runtime import intake
 from tests.conftest import Process, Served, serve, until
 from tests.controller_api.driving import MSGPACK, Member, arrays_of, digest_of, document, join, model, problem
-from tests.controller_api.test_data_plane import Raw, put, serving
+from tests.controller_api.transport.test_protocol import Raw, put, serving
 from tests.faults.figures import record
 
 PART = "application/partial-upload"

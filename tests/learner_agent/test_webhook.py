@@ -26,7 +26,7 @@ from services import messages as m
 from services.errors import FederationOver
 from services.rest import Client, secret_of, sign
 from tests.conftest import InProcess, free_port, until
-from tests.controller_api.receiver import certificate
+from tests.controller_api.webhooks.receiver import certificate
 
 HERE = ServerParams("127.0.0.1", 0)
 SECRET = secret_of(bytes(range(32)))

@@ -194,7 +194,7 @@ def test_learners_may_come_be_lost_return_and_leave() -> None:
     assert not fleet.federation.awaits_update_of(fleet.ids["c"])
     assert fleet.task("b") is lost
     assert learners(commit(fleet, "b")) == ["b"]
-    assert fleet.federation.settled[0][0] == fleet.ids["c"]
+    assert fleet.federation.released[0][0] == fleet.ids["c"]
 
 
 def test_what_has_arrived_when_a_run_is_stopped_is_let_go() -> None:
@@ -204,7 +204,7 @@ def test_what_has_arrived_when_a_run_is_stopped_is_let_go() -> None:
     assert fleet.federation.postpones(task)
     fleet.federation.stop(run.id, "enough", fleet.now)
     assert task.outcome is not None
-    assert fleet.federation.settled == [(fleet.ids["a"], task.outcome.blob)]
+    assert fleet.federation.released == [(fleet.ids["a"], task.outcome.blob)]
 
 
 def test_models_are_kept_while_somebody_trains_from_them() -> None:

@@ -11,7 +11,7 @@ import pytest
 from services.config import canonical, resolve
 from services.federation import Aggregation, ModelInfo, RunState, States
 from services.federation.manifest import ARITHMETIC, Manifest, config_digest, manifest_of
-from services.state import Row, Writing, restore
+from services.state import Recorder, Row, restore
 from tests.services.fleet import Fleet, model, outcome
 
 NINE = {"federation_rounds": 9}
@@ -101,7 +101,7 @@ def test_it_is_written_in_the_batch_of_its_round_and_once() -> None:
     """Whoever finds the model of a round finds its manifest; a restored federation knows nothing of it."""
     fleet = Fleet("a")
     run = fleet.train(termination=NINE)
-    writing = Writing(fleet.federation)
+    writing = Recorder(fleet.federation)
     rows = writing.take().rows
     fleet.do("a")
     rows += writing.take().rows
@@ -149,7 +149,7 @@ def test_a_configuration_stays_the_text_that_was_stored() -> None:
     """A program with one more key reads it, writes it as it was, and its manifests name the same digest."""
     fleet = Fleet("a")
     run = fleet.train(termination=NINE)
-    rows = {(row.kind, row.key): row for row in Writing(fleet.federation).take().rows}
+    rows = {(row.kind, row.key): row for row in Recorder(fleet.federation).take().rows}
     stored = json.loads(rows["run", run.id].data or b"")
     del stored["config"]["advance"]  # as if it were newer than what was stored
     rows["run", run.id] = rows["run", run.id]._replace(data=json.dumps(stored).encode())
@@ -158,7 +158,7 @@ def test_a_configuration_stays_the_text_that_was_stored() -> None:
     (restored,) = again.federation.runs.values()
     assert (restored.config.advance, restored.config_text) == ("auto", canonical(stored["config"]))
     again.federation.changes.runs.add(run.id)
-    (row,) = [row for row in Writing(again.federation).take().rows if row.kind == "run"]
+    (row,) = [row for row in Recorder(again.federation).take().rows if row.kind == "run"]
     assert json.loads(row.data or b"")["config"] == stored["config"]
 
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import initialize, invariant, rule
 
 from services.federation import Aggregation, Assignment, Federation, Member, ModelInfo, RoundState
 from services.federation.run import RunState, Stream
-from services.state import Batch, Row, Writing, extend, restore
+from services.state import Batch, Recorder, Row, extend, restore
 from services.state.rows import MEMBER, ROUND, RUN, TASK
 from tests.services.federation.test_machine import FederationMachine
 from tests.services.fleet import EPOCH, THREE_ROUNDS, Fleet, dump
@@ -153,7 +153,7 @@ class KeptMachine(FederationMachine):
     def begin(self, names: list[str], config: dict[str, Any], given: bool) -> None:
         self.over(Clock(*names))
         self.rows = Rows()
-        self.writing = Writing(self.federation)
+        self.writing = Recorder(self.federation)
         self.start(config, given)
 
     @rule(often=st.integers(0, 2))
@@ -168,7 +168,7 @@ class KeptMachine(FederationMachine):
         self.fleet.federation = self.federation = made
         self.fleet.jobs, self.jobs, self.ended = [], [], {}
         self.seen = [task for run in made.runs.values() for task in run.tasks()]
-        self.writing = Writing(made)
+        self.writing = Recorder(made)
         extend(made, 0.0, self.fleet.now)
         made.tick(self.fleet.now)
 
@@ -242,7 +242,7 @@ test_kept_machine = KeptMachine.TestCase
 def kept(fleet: Clock) -> None:
     """A writer that wrote each step of the fleet so far, and one that writes it all at once, say the same."""
     rows = Rows()
-    rows.write(Writing(fleet.federation).take())
+    rows.write(Recorder(fleet.federation).take())
     compare(fleet.federation, taken_up(fleet, rows), fleet.now)
 
 
@@ -264,7 +264,7 @@ def test_who_left_without_a_task_is_remembered() -> None:
     fleet, rows = Clock("a", "b", "c"), Rows()
     config: dict[str, Any] = {"scheduler": "Asynchronous", "aggregation_rule": "FedRec", "evaluation": {"every": 0}}
     run = fleet.train(**config, termination={"federation_rounds": 9})
-    writing = Writing(fleet.federation)
+    writing = Recorder(fleet.federation)
     fleet.do("a")
     fleet.aggregate()
     fleet.fail("a")
@@ -281,7 +281,7 @@ def test_what_an_operator_is_waited_for_is_remembered() -> None:
     model = ModelInfo("sha256-" + "1" * 64, 1)
     given = {**THREE_ROUNDS, "advance": "manual", "initial_model": model.digest}
     run = fleet.federation.start(given, fleet.now, held=lambda digest: model)
-    writing = Writing(fleet.federation)
+    writing = Recorder(fleet.federation)
     rows.write(writing.take())
     fleet.join("a")
     fleet.federation.tick(fleet.now)
@@ -297,7 +297,7 @@ def test_how_many_learners_there_were_is_remembered() -> None:
     for name in "ab":
         fleet.do(name)
     fleet.join("c")
-    rows.write(Writing(fleet.federation).take())
+    rows.write(Recorder(fleet.federation).take())
     due, again = fleet.federation.due(), rows.read().due()
     assert due is not None
     assert again is not None
@@ -309,7 +309,7 @@ def test_the_time_away_counts_for_nobody() -> None:
     fleet, rows = Clock("a", "b", "c"), Rows()
     run = fleet.train()
     fleet.stay(40, "a", "b")
-    rows.write(Writing(fleet.federation).take())
+    rows.write(Recorder(fleet.federation).take())
     made, now = rows.read(), fleet.now + 5000.0
     extend(made, 5000.0, now)
     made.tick(now)

@@ -14,7 +14,7 @@ from services import ModelStoreConfig
 from services.errors import FederationError, InvalidConfig, StoreUnavailable
 from services.store import Redis, open_store
 from tests.conftest import free_port
-from tests.controller_api.receiver import certificate
+from tests.controller_api.webhooks.receiver import certificate
 from tests.redis_server import RedisServer
 
 Launch = Callable[..., RedisServer]

@@ -1,0 +1,9 @@
+"""The contract over HTTP: who may call, the routes, the pages, and the OpenAPI document."""
+
+from __future__ import annotations
+
+from .gate import Gate
+from .openapi import describe
+from .pages import page_routes
+
+__all__ = ["Gate", "describe", "page_routes"]

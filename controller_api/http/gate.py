@@ -1,0 +1,245 @@
+"""The gate: decides from a table who may call a route, and how large a body may be, before a body byte is read.
+
+A route that is not in the table is refused, so a forgotten line closes a door instead of opening one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.errors import (
+    BodyTooSlow,
+    FederationError,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    NotParseable,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from services.weights import MEDIA_TYPE
+
+from ..problems import Endpoint, answered, problem
+from ..runtime import Metrics
+from ..settings import Settings
+from ..tokens import Identity, Role, Tokens
+
+ANYONE: frozenset[Role] = frozenset()
+OPERATOR: frozenset[Role] = frozenset({"operator"})
+READERS: frozenset[Role] = frozenset({"operator", "viewer"})
+LEARNER: frozenset[Role] = frozenset({"operator", "learner"})
+ENROLLING: frozenset[Role] = frozenset({"operator", "learner", "enroll"})
+
+JSON = ("application/json",)
+PARTIAL = "application/partial-upload"
+WEIGHTS = (MEDIA_TYPE, "application/msgpack", "application/x-msgpack", "application/octet-stream")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who may call, and what it may send. No roles: anyone. No media types: no body."""
+
+    roles: frozenset[Role]
+    media: tuple[str, ...] = ()
+
+    def limit(self, settings: Settings) -> int:
+        """Largest body in bytes."""
+        if not self.media:
+            return 0
+        bulk = MEDIA_TYPE in self.media or PARTIAL in self.media
+        return settings.max_model_bytes if bulk else settings.max_json_bytes
+
+
+# `learner_id` must be the caller's own when the caller is a learner.
+POLICIES: dict[str, dict[str, Policy]] = {
+    "/": {"GET": Policy(ANYONE)},
+    "/docs": {"GET": Policy(ANYONE)},
+    "/openapi.json": {"GET": Policy(ANYONE)},
+    "/static/{name}": {"GET": Policy(ANYONE)},
+    "/healthz": {"GET": Policy(ANYONE)},
+    "/readyz": {"GET": Policy(ANYONE)},
+    "/metrics": {"GET": Policy(READERS)},
+    "/v1/learners": {"GET": Policy(READERS), "POST": Policy(ENROLLING, JSON)},
+    "/v1/learners/{learner_id}": {"GET": Policy(READERS | LEARNER), "DELETE": Policy(LEARNER)},
+    "/v1/learners/{learner_id}/task": {"GET": Policy(LEARNER)},
+    "/v1/learners/{learner_id}/heartbeat": {"POST": Policy(LEARNER, JSON)},
+    "/v1/models/{digest}": {"GET": Policy(LEARNER), "PUT": Policy(OPERATOR, WEIGHTS)},
+    "/v1/tasks/{task_id}/result": {
+        "PUT": Policy(LEARNER, JSON + WEIGHTS),
+        "HEAD": Policy(LEARNER),
+        "PATCH": Policy(LEARNER, (PARTIAL,)),
+        "DELETE": Policy(LEARNER),
+    },
+    "/v1/tasks/{task_id}/failure": {"POST": Policy(LEARNER, JSON)},
+    "/v1/runs": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
+    "/v1/runs/{run_id}": {"GET": Policy(READERS)},
+    "/v1/runs/{run_id}/rounds": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
+    "/v1/runs/{run_id}/results": {"GET": Policy(READERS)},
+    "/v1/runs/{run_id}/model": {"GET": Policy(OPERATOR)},
+    "/v1/runs/{run_id}/stop": {"POST": Policy(OPERATOR, JSON)},
+    "/v1/events": {"GET": Policy(READERS)},
+    "/v1/federation": {"GET": Policy(READERS)},
+    "/v1/shutdown": {"POST": Policy(OPERATOR)},
+}
+OWN_HEAD = (
+    "/v1/models/{digest}",
+    "/v1/events",
+    "/v1/tasks/{task_id}/result",
+)  # elsewhere HEAD is GET, whose body the server does not send
+ID = "[0-9A-Za-z_-]{1,64}"
+SEGMENTS = {"digest": "sha256-[0-9a-f]{64}", "name": r"[0-9A-Za-z_.-]{1,64}"}
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"{(\w+)}", lambda m: f"(?P<{m[1]}>{SEGMENTS.get(m[1], ID)})", template))
+
+
+def _kind(path: str) -> tuple[str, int]:
+    """What only a few templates share, the path's among them: the second segment and the number of segments."""
+    segments = path.split("/", 5)
+    return segments[2] if len(segments) > 3 else "", len(segments)
+
+
+ROUTES: dict[tuple[str, int], list[tuple[str, re.Pattern[str], dict[str, Policy]]]] = {}
+for _template, _methods in POLICIES.items():
+    ROUTES.setdefault(_kind(_template), []).append((_template, _pattern(_template), _methods))
+
+
+def find(path: str) -> tuple[str, Mapping[str, str], dict[str, Policy]] | None:
+    """Template, parameters and policies of a path."""
+    for template, pattern, methods in ROUTES.get(_kind(path), ()):
+        if match := pattern.fullmatch(path):
+            return template, match.groupdict(), methods
+    return None
+
+
+class Gate:
+    """ASGI middleware; leaves the caller in `scope["state"]["identity"]`."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        tokens: Tokens,
+        metrics: Metrics,
+        check_known: Callable[[Mapping[str, str], Identity], None],
+        hot: Mapping[tuple[str, str], Endpoint],
+    ) -> None:
+        """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters. `hot` are
+        endpoints by method and template that are called from here: the framework's layers cost more than they do."""
+        self._app = app
+        self._hot = hot
+        self._check_known = check_known
+        self._settings = settings
+        self._tokens = tokens
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the module."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        found = find(scope["path"])
+        template = found[0] if found else "none"
+        counted = self._metrics.counting(scope["method"], template, send)
+        try:
+            body = self._judge(scope, found)
+        except FederationError as error:
+            await problem(error, close=_has_body(Headers(scope=scope)))(scope, receive, counted)
+            return
+        if scope["method"] == "HEAD" and template not in OWN_HEAD:
+            scope = {**scope, "method": "GET"}
+        bounded = body.reader(receive) if body else receive
+        if endpoint := self._hot.get((scope["method"], template)):
+            scope["path_params"] = found[1] if found else {}
+            response = await answered(endpoint, Request(scope, bounded))
+            await response(scope, receive, counted)
+        else:
+            await self._app(scope, bounded, counted)
+
+    def _judge(self, scope: Scope, found: Any) -> _Body | None:
+        """Raise what the caller did wrong, in the contract's order; returns how its body is to be read."""
+        if found is None:
+            raise NotFound("there is no such path; see /docs")
+        _, parameters, methods = found
+        headers = Headers(scope=scope)
+        policy = methods.get(scope["method"]) or (methods.get("GET") if scope["method"] == "HEAD" else None)
+        if policy is None or policy.roles:
+            identity = self._tokens.identify(headers.get("authorization"))
+            scope.setdefault("state", {})["identity"] = identity
+            if policy is not None and identity.role not in policy.roles:
+                raise Forbidden("this token may not do that")
+            if identity.role == "learner" and parameters.get("learner_id", identity.learner) != identity.learner:
+                raise Forbidden("this token may not do that")
+        if policy is None:
+            allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
+            raise MethodNotAllowed(f"this path takes {allowed}", allow=allowed)
+        if not _has_body(headers):
+            return None
+        if policy.roles:
+            self._check_known(parameters, identity)
+        return self._judge_body(headers, policy)
+
+    def _judge_body(self, headers: Headers, policy: Policy) -> _Body:
+        limit = policy.limit(self._settings)
+        declared = headers.get("content-length")
+        if declared is not None and not re.fullmatch("[0-9]{1,18}", declared):
+            raise NotParseable("Content-Length is not a number")
+        media = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if policy.media and media in JSON:
+            limit = min(limit, self._settings.max_json_bytes)
+        if declared is not None and int(declared) > limit:
+            if limit == 0:
+                raise TooLarge("this call takes no body", limit=0, got=int(declared))
+            raise TooLarge(f"the body has {declared} bytes, the limit is {limit}", limit=limit, got=int(declared))
+        if media not in policy.media:
+            accepted = ", ".join(policy.media) or "no body"
+            raise UnsupportedMediaType(
+                f"send Content-Type {accepted}, not {media or 'none'}", expected=list(policy.media), got=media
+            )
+        return _Body(limit, self._settings.body_timeout_s)
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+class _Body:
+    """Reads a body within its limits, whatever was declared."""
+
+    def __init__(self, limit: int, silence_s: float) -> None:
+        self._limit = limit
+        self._silence_s = silence_s
+        self._read = 0
+        self._complete = False
+
+    def reader(self, receive: Receive) -> Receive:
+        """`receive` that raises TooLarge and BodyTooSlow."""
+
+        async def limited() -> Message:
+            if self._complete:
+                return await receive()
+            started = time.monotonic()
+            try:
+                async with asyncio.timeout(self._silence_s):
+                    message = await receive()
+            except TimeoutError:
+                waited = round(time.monotonic() - started)
+                raise BodyTooSlow(f"nothing came for {waited} s: send the body again", limit=self._silence_s) from None
+            self._read += len(message.get("body", b""))
+            if self._read > self._limit:
+                raise TooLarge(f"the body is longer than the limit of {self._limit} bytes", limit=self._limit)
+            self._complete = not message.get("more_body", False)
+            return message
+
+        return limited

@@ -1,0 +1,231 @@
+"""Taking the result of a task: read the body, check it against the round's model, store it, count it once.
+
+An update in another form is made plain before it is checked: checks, store and rules know plain tensors only. Then the
+run's transforms change it, in place, in the buffer that it came in; what they make of it is checked for what is finite.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from services import messages as m
+from services.encoding import decode_update
+from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
+from services.federation import Assignment, Outcome, Plan, fingerprint_of
+from services.process.failpoints import reach
+from services.transforms import transform
+from services.weights import (
+    PLAIN,
+    Buffer,
+    Document,
+    Layout,
+    Parsed,
+    Spec,
+    Tensor,
+    allocate,
+    check_extra,
+    check_finite,
+    check_metadata,
+    wire,
+)
+
+from ..problems import from_validation
+from ..transport import INLINE, collect, receive
+from .runtime import Runtime
+
+T = TypeVar("T")
+Change = Callable[[Sequence[Tensor]], tuple[m.Transformed, ...]]  # changes an update's tensors in place
+NO_EXTRAS: Mapping[str, Spec] = {}
+READ_INLINE = 1 << 22  # bytes that are only read once on the event loop, in less than a millisecond
+
+
+async def take_result(runtime: Runtime, request: Request, task: Assignment) -> tuple[m.Receipt, bool]:
+    """The receipt for the result in the request's body, and whether it was taken now."""
+    reach("upload-begun")
+    async with body_of(runtime, request, task) as body:
+        return await take_body(runtime, task, body)
+
+
+async def take_body(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+    """The receipt for a whole result."""
+    reach("upload-whole")
+    if task.kind == "evaluate":
+        return await take_evaluation(runtime, task, body)
+    return await take_weights(runtime, task, body)
+
+
+async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+    """The receipt for an update or initial model."""
+    size = len(body)
+    if task.state == "accepted":  # a replay needs no second look
+        return await runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
+    if task.kind == "init":
+        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)))
+        outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
+        return await runtime.accept_initial(task, document.tensors, outcome)
+    assert task.model is not None
+    _, layout = runtime.model(task.model.digest)
+    plan = runtime.federation.runs[task.run_id].plan
+    change = await transforming(runtime, task, layout) if plan.transforms else None
+    extras = {name: runtime.model(info.digest)[1].spec for name, info in task.inputs.items()}
+    if layout.fits(body):
+        inline = (INLINE if change else READ_INLINE) if layout.has_small_rest(body) else 0
+        outcome = await examine(size, lambda: check_fitting(body, layout, plan, change, extras), inline)
+        return await runtime.accept_update(task, body, outcome)
+    model = await runtime.document(task.model.digest) if task.may_code else None
+    work = partial(check_update, body, layout.spec, plan, task.up, model, change, extras)
+    outcome, update = await examine(unfolded(task, size), work)
+    return await runtime.accept_update(task, update, outcome)
+
+
+async def transforming(runtime: Runtime, task: Assignment, layout: Layout) -> Change:
+    """What the transforms of the task's run do to its update, with the bounds that belong to its model."""
+    assert task.model is not None
+    run = runtime.federation.runs[task.run_id]
+    transforms, bounds = run.plan.transforms, run.bounds[task.round - 1]
+    model = await runtime.document(task.model.digest)
+    return lambda update: transform(transforms, bounds, layout.read(model), update)
+
+
+def unfolded(task: Assignment, size: int) -> int:
+    """Bytes of an update of `size` bytes once it is plain, at most."""
+    return max(size, task.model.size) if task.model and task.may_code else size
+
+
+def check_media(task: Assignment, request: Request) -> None:
+    """Raise UnsupportedMediaType unless the body claims to be what results of this kind are."""
+    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    wants_json = task.kind == "evaluate"
+    if wants_json != (media == "application/json"):
+        expected = "application/json" if wants_json else wire.MEDIA_TYPE
+        raise UnsupportedMediaType(f"the result of {task.kind} is sent as {expected}", expected=expected, got=media)
+
+
+async def take_evaluation(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
+    """The receipt for the scores in a JSON body."""
+    try:
+        result = m.EvaluationResult.model_validate_json(bytes(body))
+    except ValidationError as error:
+        raise from_validation(error) from error
+    outcome = Outcome(fingerprint_of(body), len(body), result.metrics, result.metadata)
+    return await runtime.accept(task, outcome)
+
+
+async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
+    """Hold the model in the request's body, whose digest is in its path."""
+    async with body_of(runtime, request) as body:
+        got = await examine(len(body), lambda: wire.digest([body]))
+        if got != digest:
+            raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
+        await examine(len(body), lambda: check_initial(body))
+        await runtime.put_model(digest, body)
+
+
+@asynccontextmanager
+async def body_of(runtime: Runtime, request: Request, task: Assignment | None = None) -> AsyncIterator[memoryview]:
+    """The whole body, until it is dealt with; only so many large ones at once, the others wait in their sockets.
+
+    Of a large result that is cut, what came is kept, to be resumed. Raises ClientDisconnect.
+    """
+    declared = request.headers.get("content-length")
+    if declared is not None and int(declared) <= INLINE:
+        body = await _read(request, int(declared))
+        grows = task is not None and unfolded(task, len(body)) > INLINE
+        async with runtime.slots if grows else nullcontext():
+            yield body
+        return
+    async with runtime.slots:
+        if declared is None:
+            yield await collect(request)
+        elif task is None or task.outcome is not None:
+            yield await _read(request, int(declared))
+        else:
+            upload = runtime.uploads.begin(task.id, int(declared))
+            if not await upload.fill(request, 0, int(declared)):
+                raise ClientDisconnect
+            with runtime.uploads.whole(task.id, upload) as body:
+                yield body
+
+
+async def _read(request: Request, size: int) -> memoryview:
+    body = allocate(size)
+    if await receive(request, body, asyncio.get_running_loop().create_future()) != size:
+        raise ClientDisconnect
+    return body
+
+
+def check_update(
+    body: memoryview,
+    spec: Spec,
+    plan: Plan,
+    up: str = PLAIN,
+    model: memoryview | None = None,
+    change: Change | None = None,
+    extras: Mapping[str, Spec] = NO_EXTRAS,
+) -> tuple[Outcome, Buffer]:
+    """What an update tells, and its plain document, once it is found right; raises InvalidUpdate for what is wrong.
+
+    With the document of the `model` that it was trained from it may be coded, as `up` or a difference. `change` is made
+    to the document, which may be `body`. `extras` is what must stand beside its tensors.
+    """
+    fingerprint = fingerprint_of(body)
+    takes, base = (sorted({PLAIN, up}), wire.decode(model).arrays) if model is not None else ((), ())
+    document, update = decode_update(body, spec, takes, base)
+    changes = change(wire.decode(update, writable=True).tensors) if change else ()
+    check_finite(document.tensors)
+    check_extra(document.extra, extras)
+    outcome = _outcome(fingerprint, body, document, plan, changes)
+    return (replace(outcome, stored=fingerprint_of(update)) if change or update is not body else outcome), update
+
+
+def check_fitting(
+    body: memoryview,
+    layout: Layout,
+    plan: Plan,
+    change: Change | None = None,
+    extras: Mapping[str, Spec] = NO_EXTRAS,
+) -> Outcome:
+    """The same for an update that is laid out like the model; `change` is made to `body`."""
+    fingerprint = fingerprint_of(body)
+    rest = layout.rest(body)
+    changes = change(layout.read(body, writable=True)) if change else ()
+    layout.check_finite(body)
+    document = rest or wire.decode(body)
+    check_extra(document.extra, extras)
+    outcome = _outcome(fingerprint, body, document, plan, changes)
+    return replace(outcome, stored=fingerprint_of(body)) if change else outcome
+
+
+def _outcome(
+    fingerprint: str, body: memoryview, document: Parsed, plan: Plan, changes: tuple[m.Transformed, ...]
+) -> Outcome:
+    factor = plan.scaler.factor(document.metadata)
+    plan.check_update(document.metadata, document.metrics)
+    check_metadata(document.metadata)
+    for group in document.extra.values():
+        check_finite(group)
+    size = len(body)
+    return Outcome(fingerprint, size, document.metrics, document.metadata, factor, transforms=changes)
+
+
+def check_initial(body: memoryview) -> Document:
+    """A decoded model to begin with."""
+    document = wire.decode(body)
+    if not document.tensors:
+        raise MalformedUpdate("a model needs at least one tensor")
+    check_metadata(document.metadata)
+    check_finite(document.tensors)
+    return document
+
+
+async def examine(size: int, work: Callable[[], T], inline: int = INLINE) -> T:
+    """Run `work` over `size` bytes, off the event loop when they are more than `inline` and it takes long."""
+    return work() if size <= inline else await asyncio.to_thread(work)

@@ -1,0 +1,311 @@
+"""uvicorn's HTTP protocol with bodies that move between socket and memory (or file) without a copy in between.
+
+On top of the stock class, for plain connections, an app finds in `scope["extensions"]`:
+
+- `metis.receive_into`: `await receive_into(buffer, interrupt)` lets the socket write the rest of a body of declared
+  length straight into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long) and gives the
+  number of bytes that came: fewer when the peer left, or when the future `interrupt` was done before;
+- `metis.gone`: `gone()` gives a future that is done once the peer has left;
+- `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
+
+It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate.
+It uses uvicorn's internals, so uvicorn is pinned; `tests/controller_api/transport/test_protocol.py` runs the same
+requests through this class and the stock one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import Awaitable
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from services.errors import FederationError, HeadTooLarge, HeadTooSlow, NotParseable
+
+from ..futures import complete
+from ..problems import body_of, status_of
+from . import protocol as near
+from .receiver import PIECE, Reader, Sink, Watch
+
+HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
+HEAD_FIELDS = 100  # most header fields
+LINGER_S = 1.0  # after a refusal the rest is read and dropped for so long (RFC 9112, section 9.6)
+LINGER_BYTES = 4 * HEAD_BYTES  # and no more than that
+HEAD_S = 10.0  # a head must be there after so long
+
+
+class Flag(asyncio.Event):
+    """An event whose list of waiters is a tenth as large: each of thousands of connections has two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiters = []  # type: ignore[assignment]  # appended to and removed from, no more
+
+
+class ZeroCopyProtocol(HttpToolsProtocol):
+    """See the module."""
+
+    # 1 KB less: the dict stays shared
+    __slots__ = ("_gone", "_head_open", "_head_size", "_head_timer", "_reader", "_refused")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_size = 0
+        self._head_open = False  # bytes of a head have come, its end has not
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._refused = False
+        self._gone: asyncio.Future[None] | None = None  # done once the peer is
+
+    # ---- the head of a request, bounded
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """See asyncio.BaseProtocol."""
+        super().connection_made(transport)
+        near.bound(transport.get_extra_info("socket"))
+        if self.scheme == "http":
+            self._reader = Reader(self)
+            transport.set_protocol(self._reader)
+        self.flow._is_writable_event = Flag()
+        self.flow._is_writable_event.set()
+        self._arm_head_timer()
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._refused:
+            self._head_size += len(data)
+            if self._head_size > LINGER_BYTES:
+                self.transport.close()
+        if self._refused or self.parser is None:
+            return
+        super().data_received(data)
+        if self._head_open:
+            if self._head_timer is None:
+                self._arm_head_timer()
+            self._head_size += len(data)
+            if self._head_size > HEAD_BYTES:
+                self._refuse(HeadTooLarge(f"the head of a request may have {HEAD_BYTES} bytes", limit=HEAD_BYTES))
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._head_open, self._head_size = True, 0
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: judge its size, start the app."""
+        self._head_open = False
+        self._disarm_head_timer()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
+            self._refuse(
+                HeadTooLarge(
+                    f"the head of a request may have {HEAD_BYTES} bytes in {HEAD_FIELDS} fields", limit=HEAD_BYTES
+                )
+            )
+        if not self._refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """See HttpToolsProtocol."""
+        if not self._refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """See HttpToolsProtocol."""
+        if not self._refused:
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is not HTTP gets a problem document too."""
+        self._refuse(NotParseable(msg))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        self._disarm_head_timer()
+        if self._gone is not None:
+            complete(self._gone)
+        super().connection_lost(exc)
+
+    def _arm_head_timer(self) -> None:
+        self._disarm_head_timer()
+        self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+
+    def _disarm_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        if self._head_open:
+            self._refuse(HeadTooSlow(f"the head of a request must be there within {HEAD_S:g} s", limit=HEAD_S))
+        elif self.cycle is None:
+            self.transport.close()
+
+    def _refuse(self, error: FederationError) -> None:
+        """Answer before there is a request, and close."""
+        if self._refused or self.transport.is_closing():
+            return
+        self._refused = True
+        self._disarm_head_timer()
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            content = json.dumps(body_of(error)).encode()
+            head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[status_of(type(error))] + head % len(content) + content)
+        if not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.transport.write_eof()  # to close with bytes unread would reset the connection, and the answer be lost
+        self._head_timer = self.loop.call_later(LINGER_S, self.transport.close)
+
+    # ---- the extensions
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if self.scheme == "https":
+            super()._start_asgi_task(cycle, app)
+            return
+
+        cycle.message_event = Flag()
+        if not cycle.more_body:
+            cycle.message_event.set()
+        extended = Extended(self, cycle, app)
+        extensions: dict[str, Any] = {
+            "http.response.zerocopysend": {},
+            "metis.receive_into": extended.receive_into,
+            "metis.gone": self.gone,
+        }
+        cycle.scope["extensions"] = extensions
+        super()._start_asgi_task(cycle, extended)
+
+    def gone(self) -> asyncio.Future[None]:
+        """A future that is done once the peer has left."""
+        if self._gone is None or self._gone.done():
+            self._gone = self.loop.create_future()
+            if self.transport.is_closing():
+                complete(self._gone)
+        return self._gone
+
+    async def receive_into(
+        self, cycle: RequestResponseCycle, buffer: memoryview, interrupt: asyncio.Future[None]
+    ) -> int:
+        """Fill `buffer` with the rest of the body; raises BodyTooSlow (`got`: the bytes that came)."""
+        came = len(cycle.body)
+        if came > len(buffer):
+            raise NotParseable("the body is longer than it was declared")
+        buffer[:came] = cycle.body
+        cycle.body = bytearray()
+        if not cycle.more_body or cycle.disconnected:
+            return came
+        if cycle.waiting_for_100_continue:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        self.flow.pause_reading()
+        sink = Sink(self, self._reader, buffer, came)
+        self.transport.set_protocol(sink)
+        self.flow.resume_reading()
+        watch = Watch(self.loop, lambda: sink.position, sink.give_up)
+        interrupt.add_done_callback(sink.interrupted)
+        try:
+            await sink.done
+        finally:
+            watch.cancel()
+            interrupt.remove_done_callback(sink.interrupted)
+            sink.detach()
+        if sink.position < len(buffer):
+            return sink.position
+        self.parser = httptools.HttpRequestParser(self)  # the old one never saw this body: begin anew for keep-alive
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        cycle.more_body = False
+        return len(buffer)
+
+    async def zero_copy_send(self, cycle: RequestResponseCycle, message: Any) -> None:
+        """A part of a file as the (rest of the) answer's body."""
+        count = message["count"]
+        if cycle.scope["method"] != "HEAD":
+            await self._send_file(message["file"].fileno(), message.get("offset", 0), count)
+            cycle.expected_content_length -= count  # bytes that went out behind the cycle's back
+        await cycle.send({"type": "http.response.body", "body": b"", "more_body": message.get("more_body", False)})
+
+    async def _send_file(self, file: int, offset: int, count: int) -> None:
+        """os.sendfile on the connection's own socket, as fast as the peer reads."""
+        self.transport.set_write_buffer_limits(high=0)
+        if self.transport.get_write_buffer_size():
+            await self.flow.drain()
+        socket = os.dup(self.transport.get_extra_info("socket").fileno())
+        sent = 0
+        stalled = self.loop.create_future()
+        watch = Watch(self.loop, lambda: sent, lambda: complete(stalled))
+        try:
+            while sent < count and not self.transport.is_closing():
+                try:
+                    moved = os.sendfile(socket, file, offset + sent, min(count - sent, PIECE))
+                except BlockingIOError:
+                    await self._until_writable(socket, stalled)
+                    continue
+                if moved == 0:
+                    raise OSError("the file is shorter than was said")
+                sent += moved
+                if moved == PIECE:
+                    await asyncio.sleep(0)
+        except (BrokenPipeError, ConnectionResetError):
+            self.transport.abort()
+        finally:
+            watch.cancel()
+            os.close(socket)
+
+    async def _until_writable(self, socket: int, stalled: asyncio.Future[None]) -> None:
+        writable = self.loop.create_future()
+        self.loop.add_writer(socket, complete, writable)
+        try:
+            await asyncio.wait((writable, stalled), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.loop.remove_writer(socket)
+        if stalled.done():
+            self.transport.abort()
+
+
+class Extended:
+    """The app for one request of a plain connection, with the extensions. It is thin: thousands of polls have one."""
+
+    __slots__ = ("_app", "_cycle", "_http", "_send")
+
+    def __init__(self, http: ZeroCopyProtocol, cycle: RequestResponseCycle, app: Any) -> None:
+        self._http = http
+        self._cycle = cycle
+        self._app = app
+
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        """See ASGI."""
+        self._send = send
+        answered: Awaitable[None] = self._app(scope, receive, self.send)
+        return answered
+
+    def send(self, message: Any) -> Awaitable[None]:
+        """The app's `send`."""
+        if message["type"] == "http.response.zerocopysend":
+            return self._http.zero_copy_send(self._cycle, message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._cycle.scope["extensions"].clear()  # they hold the cycle: no work for the garbage collector
+        sent: Awaitable[None] = self._send(message)
+        return sent
+
+    def receive_into(self, buffer: memoryview, interrupt: asyncio.Future[None]) -> Awaitable[int]:
+        """See the module."""
+        return self._http.receive_into(self._cycle, buffer, interrupt)
+
+
+NEAR_S = 200e-6  # round-trip time of a peer on this machine, at most
+ON_THEIR_WAY = 1 << 18  # bytes: over NEAR_S still a gigabyte per second
+RTT = struct.Struct("68xI")  # tcpi_rtt of Linux's struct tcp_info, in microseconds
+
+
+def bound(connection: socket.socket) -> None:
+    """Bound what may be on its way, if the peer is near; does nothing where the system cannot tell."""
+    if not hasattr(socket, "TCP_INFO") or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, RTT.size)
+    if len(info) == RTT.size and RTT.unpack(info)[0] < NEAR_S * 1e6:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ON_THEIR_WAY)

@@ -1,0 +1,151 @@
+"""What a connection's bytes are read by: heads and small bodies in small pieces, a large body by a sink of its own.
+
+Both are asyncio.BufferedProtocol: the socket writes into memory that they give.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from services.errors import BodyTooSlow
+
+from ..futures import complete
+
+HEAD_PIECE = 1 << 13  # bytes in one system call while a head is read
+PIECE = 1 << 20  # bytes in one system call: larger gains nothing, and others get their turn
+STALL_S = 30.0  # a transfer that moves less than SLOWEST · STALL_S in this time is given up
+SLOWEST = 1024  # bytes per second
+
+
+class Reader(asyncio.BufferedProtocol):
+    """Reads heads and small bodies in small pieces: a large body is still in the socket when its head is understood."""
+
+    __slots__ = ("_buffer", "_http")
+    _of_thread = threading.local()  # all connections of an event loop read into one buffer, which is emptied at once
+
+    def __init__(self, http: HttpToolsProtocol) -> None:
+        self._http = http
+        if not hasattr(self._of_thread, "buffer"):
+            self._of_thread.buffer = memoryview(bytearray(HEAD_PIECE))
+        self._buffer: memoryview = self._of_thread.buffer
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
+        self._http.data_received(bytes(self._buffer[:nbytes]))
+
+    def eof_received(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.eof_received()
+
+    def pause_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.connection_lost(exc)
+
+
+class Sink(asyncio.BufferedProtocol):
+    """Has the connection for the length of one body: the socket writes into `buffer`, nothing else does."""
+
+    def __init__(
+        self, http: HttpToolsProtocol, reader: asyncio.BaseProtocol, buffer: memoryview, position: int
+    ) -> None:
+        """`reader` gets the connection back; `position`: bytes of `buffer` that are there already."""
+        self.position = position
+        self.done: asyncio.Future[None] = http.loop.create_future()
+        self._http = http
+        self._reader = reader
+        self._buffer = buffer
+        self._size = len(buffer)
+        self._attached = True
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol."""
+        return self._buffer[self.position : self.position + PIECE]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
+        self.position += nbytes
+        if self.position == self._size:
+            self._hand_back()
+            complete(self.done)
+
+    def give_up(self) -> None:
+        """The body came too slowly."""
+        if not self.done.done():
+            told = f"{self.position} of {self._size} bytes came, then too few for {STALL_S:g} s"
+            self.done.set_exception(BodyTooSlow(told, expected=self._size, got=self.position))
+
+    def interrupted(self, _: object = None) -> None:
+        """Somebody else will go on with this body, or nobody can."""
+        complete(self.done)
+
+    def detach(self) -> None:
+        """Whatever ended the wait: not a byte more goes into the buffer. An unfinished body ends its connection."""
+        if self._attached:
+            self._hand_back()
+            self._http.cycle.keep_alive = False
+
+    def _hand_back(self) -> None:
+        self._let_go()
+        self._http.flow.pause_reading()  # until the next request is wanted
+        self._http.transport.set_protocol(self._reader)
+
+    def _let_go(self) -> None:
+        """The transport keeps this protocol's methods for as long as it lives: they must not keep the buffer."""
+        self._attached = False
+        self._buffer = memoryview(b"")
+
+    def eof_received(self) -> None:
+        """See asyncio.BaseProtocol."""
+
+    def pause_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.pause_writing()
+
+    def resume_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        self._http.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.BaseProtocol."""
+        self._let_go()
+        self.interrupted()
+        self._http.connection_lost(exc)
+
+
+class Watch:
+    """Calls `give_up` when less than SLOWEST bytes per second moved over STALL_S seconds."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, position: Any, give_up: Any) -> None:
+        self._loop = loop
+        self._position = position
+        self._give_up = give_up
+        self._seen = position()
+        self._timer = loop.call_later(STALL_S, self._look)
+
+    def _look(self) -> None:
+        now = self._position()
+        if now - self._seen < SLOWEST * STALL_S:
+            self._give_up()
+            return
+        self._seen = now
+        self._timer = self._loop.call_later(STALL_S, self._look)
+
+    def cancel(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()

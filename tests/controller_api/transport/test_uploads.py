@@ -1,0 +1,222 @@
+"""Uploads that are cut go on where they ended, over both protocols of the server."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from services import messages as m
+from services.rest import Client
+from services.weights import wire
+from tests.conftest import until
+from tests.controller_api.transport.test_protocol import PATHS, Raw, document, put, serving, training
+
+
+def patch(task: str, body: bytes, offset: int, *extra: str, complete: str = "?1") -> bytes:
+    """A part of an upload."""
+    lines = [
+        f"PATCH /v1/tasks/{task}/result HTTP/1.1",
+        "Host: x",
+        "Content-Type: application/partial-upload",
+        f"Content-Length: {len(body)}",
+        f"Upload-Offset: {offset}",
+        f"Upload-Complete: {complete}",
+    ]
+    return "\r\n".join([*lines, *extra, "", ""]).encode() + body
+
+
+async def offset_of(raw: Raw, task: str) -> tuple[int, dict[str, str]]:
+    """What HEAD says of an upload: its offset, and all headers."""
+    await raw.send(f"HEAD /v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    status, headers, _ = await raw.answer("HEAD")
+    assert status == 204
+    return int(headers["upload-offset"]), headers
+
+
+@pytest.mark.parametrize("zero_copy", PATHS)
+async def test_a_cut_upload_goes_on_where_it_ended(zero_copy: bool) -> None:
+    """HEAD says how much came, PATCH sends the rest, the receipt is that of a whole upload."""
+    async with serving(zero_copy) as server:
+        client, me, task = await training(server)
+        body = document(0.25)
+        cut = await Raw.open(server)
+        await cut.send(put(task, body)[0] + body[:700_000])
+        raw = await Raw.open(server)
+
+        async def came() -> bool:
+            return (await offset_of(raw, task))[0] > 0
+
+        cut.writer.close()
+        await until(came)
+        have, headers = await offset_of(raw, task)
+        assert (headers["upload-complete"], headers["upload-length"]) == ("?0", str(len(body)))
+        assert have <= 700_000
+        await raw.send(patch(task, body[have:], have))
+        status, headers, _ = await raw.answer()
+        assert (status, headers["upload-complete"]) == (201, "?1")
+        assert (await offset_of(raw, task))[0] == len(body)
+        await raw.send(patch(task, b"", len(body)))
+        assert (await raw.answer())[0] == 200
+        offered = await client.next_task(me, 10)
+        assert offered is not None
+        assert offered.model is not None
+        assert (wire.decode(await client.model(offered.model)).arrays[0] == 0.25).all()
+        await client.close()
+
+
+@pytest.mark.parametrize("zero_copy", PATHS)
+async def test_an_upload_in_parts_from_the_start(zero_copy: bool) -> None:
+    """Parts with ?0 and the last with ?1; a wrong offset is 409 and names the right one; DELETE begins anew."""
+    async with serving(zero_copy) as server:
+        client, _, task = await training(server)
+        body, raw = document(), await Raw.open(server)
+        await raw.send(patch(task, body[:400_000], 0, f"Upload-Length: {len(body)}", complete="?0"))
+        status, headers, _ = await raw.answer()
+        assert (status, headers["upload-offset"]) == (204, "400000")
+        await raw.send(patch(task, body[300_000:], 300_000))
+        status, headers, _ = await raw.answer()
+        assert (status, headers["upload-offset"]) == (409, "400000")
+        raw = await Raw.open(server)
+        await raw.send(f"DELETE /v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await raw.answer())[0] == 204
+        assert (await offset_of(raw, task))[0] == 0
+        await raw.send(patch(task, body[:400_000], 0, f"Upload-Length: {len(body)}", complete="?0"))
+        assert (await raw.answer())[0] == 204
+        await raw.send(patch(task, body[400_000:], 400_000))
+        assert (await raw.answer())[0] == 201
+        await client.close()
+
+
+async def test_another_connection_takes_a_half_dead_one_over() -> None:
+    """The first connection neither sends nor closes: HEAD on another one stops it, and what came is not lost."""
+    async with serving(True, upload_slots=2) as server:
+        client, _, task = await training(server)
+        body, dead, raw = document(), await Raw.open(server), await Raw.open(server)
+        await dead.send(put(task, body)[0] + body[:900_000])
+
+        async def came() -> bool:
+            upload = server.runtime.uploads.find(task)
+            return upload is not None
+
+        await until(came)
+        have, _ = await offset_of(raw, task)
+        with suppress(ConnectionError):
+            await dead.send(body[900_000:])  # too late: it goes nowhere
+        await raw.send(patch(task, body[have:], have))
+        assert (await raw.answer())[0] == 201
+        await client.close()
+
+
+async def test_what_came_for_a_task_goes_with_the_task() -> None:
+    """Nobody will ever send the rest: its memory is free when the task is void."""
+    async with serving(True) as server:
+        client, _, task = await training(server)
+        raw = await Raw.open(server)
+        await raw.send(patch(task, document()[:400_000], 0, "Upload-Length: 1000000", complete="?0"))
+        assert (await raw.answer())[0] == 204
+        assert server.runtime.uploads.find(task) is not None
+        await client.stop_run("current")
+
+        async def gone() -> bool:
+            return server.runtime.uploads.find(task) is None
+
+        await until(gone)
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ("Upload-Offset: x\r\nUpload-Complete: ?1", 400),
+        ("Upload-Complete: ?1", 400),
+        ("Upload-Offset: 0", 400),
+        ("Upload-Offset: 0\r\nUpload-Complete: yes", 400),
+        ("Upload-Offset: 0\r\nUpload-Complete: ?0", 400),
+        ("Upload-Offset: 0\r\nUpload-Complete: ?0\r\nUpload-Length: 99999999999", 413),
+        ("Upload-Offset: 0\r\nUpload-Complete: ?0\r\nUpload-Length: 2", 413),
+        ("Upload-Offset: 5\r\nUpload-Complete: ?1", 409),
+    ],
+)
+async def test_wrong_parts_are_refused(lines: str, status: int) -> None:
+    """Headers that are missing or make no sense: a problem document, nothing kept."""
+    async with serving(True) as server:
+        client, _, task = await training(server)
+        raw = await Raw.open(server)
+        head = f"PATCH /v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\nContent-Type: application/partial-upload\r\n"
+        await raw.send(f"{head}Content-Length: 4\r\n{lines}\r\n\r\nabcd".encode())
+        got, headers, _ = await raw.answer()
+        assert (got, headers["content-type"]) == (status, "application/problem+json")
+        await client.close()
+
+
+@asynccontextmanager
+async def cutting(port: int, cuts: list[int]) -> AsyncIterator[tuple[int, list[int]]]:
+    """A proxy that cuts the n-th connection after `cuts[n]` bytes from the client; gives its port and what passed."""
+    passed: list[int] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int | None, at: int) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if most is not None:
+                    data = data[: most - passed[at]]
+                    passed[at] += len(data)
+                writer.write(data)
+                await writer.drain()
+                if most is not None and passed[at] >= most:
+                    break
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        at = len(passed)
+        passed.append(0)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
+        most = cuts[at] if at < len(cuts) else 10**12
+        await asyncio.wait(
+            [
+                asyncio.create_task(pump(reader, up_writer, most, at)),
+                asyncio.create_task(pump(up_reader, writer, None, at)),
+            ],
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        writer.close()
+        up_writer.close()
+
+    proxy = await asyncio.start_server(connect, "127.0.0.1", 0)
+    async with proxy:
+        yield proxy.sockets[0].getsockname()[1], passed
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_the_client_resends_only_what_is_missing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut at random bytes: the client finishes, and sends hardly more than the upload in all."""
+    monkeypatch.setattr("services.rest.backoff.FullJitter.seconds", lambda self, attempt: 0.01)
+    size = 2_000_000
+    body_parts: Any = [document(0.5, size)]
+    async with serving(True) as server:
+        client = Client(server.url)
+        me = await client.join(m.JoinRequest(name="anna"))
+        await client.start_run({"scaling_factor": "NumParticipants", "termination": {"federation_rounds": 1}})
+        task = await client.next_task(me.id, 5)
+        assert task is not None
+        await client.submit(task, wire.encode(wire.decode(body_parts[0]).tensors))
+        task = await client.next_task(me.id, 5)
+        assert task is not None
+        length = len(body_parts[0])
+        port = server.servers[0].sockets[0].getsockname()[1]
+        first = random.Random(seed).randrange(400, length)
+        async with cutting(port, [first]) as (proxy, passed):
+            cut = Client(f"http://127.0.0.1:{proxy}", me.token)
+            moved = task.model_copy(
+                update={"result": m.ResultTarget(url=f"http://127.0.0.1:{proxy}/v1/tasks/{task.id}/result")}
+            )
+            receipt = await cut.submit(moved, body_parts)
+            await cut.close()
+        assert receipt.size == length
+        part = 1 << 20
+        assert sum(passed) <= length + part + 4096
+        await client.close()
