@@ -38,7 +38,7 @@ from .coding import Coding
 from .inputs import Inputs
 from .later import Later
 from .reporting import Report, current, tail
-from .state import Saved, StateFile
+from .state import Enrolment, Identity, StateFile
 from .tasks import Work
 
 log = structlog.get_logger("learner")
@@ -127,31 +127,39 @@ class Agent:
             raise
 
     async def _enrol(self) -> m.Learner:
-        """Report back under the saved identity, or enrol; a taken name is waited for, its holder may have died."""
+        """Report back under the saved identity, or enrol, going on with an enrolment whose answer was lost."""
         saved = self._state.load() if self._state else None
-        if saved is not None:
+        if isinstance(saved, Identity):
             self._client.token = saved.token
             try:
                 me = await self._client.join(self._request)
             except Unauthenticated:
                 self._forget()
+                saved = None
             else:
                 secret = me.webhook_secret or saved.webhook_secret
                 if self._state and secret != saved.webhook_secret:
                     self._state.save(replace(saved, webhook_secret=secret))
                 return me.model_copy(update={"webhook_secret": secret})
-        me = await self._enrol_anew()
+        me = await self._enrol_anew(saved)
         self._client.token = me.token
         if self._state and me.token:
-            self._state.save(Saved(me.id, me.token, me.webhook_secret))
+            self._state.save(Identity(me.id, me.token, me.webhook_secret))
         return me
 
-    async def _enrol_anew(self) -> m.Learner:
+    async def _enrol_anew(self, begun: Enrolment | None) -> m.Learner:
+        """Enrol under a key that is kept before it is sent: killed before the answer is kept, the agent's next process
+        asks under it again. A taken name is waited for, its holder may have died."""
         self._client.token = self._enroll_token
         backoff, waited, attempt = FullJitter(), 0.0, 0
+        enrolment = begun or self._begun()
         while True:
             try:
-                return await self._client.join(self._request)
+                return await self._client.join(self._request, enrolment.idempotency_key)
+            except DifferentBody:
+                if enrolment is not begun:
+                    raise
+                enrolment = self._begun()  # this process asks for something else under the key of the one before
             except NameTaken:
                 if waited >= self._name_patience_s:
                     raise
@@ -160,6 +168,13 @@ class Agent:
                 log.warning("the name is in use; waiting for its holder's lease to end", name=self._request.name)
                 await asyncio.sleep(seconds)
                 waited += seconds
+
+    def _begun(self) -> Enrolment:
+        """A new enrolment, kept for the next process."""
+        enrolment = Enrolment()
+        if self._state:
+            self._state.save(enrolment)
+        return enrolment
 
     async def _leave(self) -> None:
         """Leave, within a bound; what it was working on is handed back by that."""

@@ -75,7 +75,7 @@ def app(
     agent listens there and the controller tells it when to poll, at `callback_url` where that is not the address of
     `server_params` (a proxy in between). `token` is the enrolment token (METIS_ENROLL_TOKEN).
     With a `name` the identity survives restarts, in `state_dir` (METIS_STATE_DIR, default .metis).
-    Raises FederationError when the controller refuses for good, OSError when it cannot listen.
+    Raises FederationError when the controller refuses for good, OSError when it cannot listen or keep its identity.
     """
     membership = Membership(
         controller=controller or (client_params or ClientParams()).url,

@@ -14,8 +14,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller_api.settings import Settings
-from learner_agent.state import StateFile
-from services.errors import NameTaken, Unauthenticated
+from learner_agent.agent import Agent
+from learner_agent.sources import poll
+from learner_agent.state import Enrolment, Identity, StateFile
+from learner_agent.tasks import LearnerAtWork
+from services import messages as m
+from services.errors import DifferentBody, NameTaken, Unauthenticated
+from services.rest import Client
 from services.rest.backoff import FullJitter
 from tests.conftest import URL, InProcess, in_process, until
 from tests.learner_agent.small import ONE_ROUND, AddsOne, Line, agent_of, run_to_end, running
@@ -129,8 +134,9 @@ async def test_a_controller_that_lost_its_state_gets_its_learners_back(tmp_path:
                 results = await run_to_end(controller, ONE_ROUND)
                 assert results.rounds[0].completed == ["anna"]
                 ids.append(results.learners[0].id)
-                assert state.load() is not None
-                assert state.load().learner_id == ids[-1]  # type: ignore[union-attr]
+                kept = state.load()
+                assert isinstance(kept, Identity)
+                assert kept.learner_id == ids[-1]
                 line.app = None
         assert len(set(ids)) == 2
         assert not task.done()
@@ -160,6 +166,124 @@ async def test_enrolling_again_and_again_is_slowed_down(controller: InProcess, m
         await until(forgotten)  # no run meanwhile: it would fail with the members that are taken from under it
         await run_to_end(controller, ONE_ROUND)
     assert waits == [1, 2, 3]
+
+
+# ---- an answer that is lost
+class Keys:
+    """What enrolments were asked for: their keys, and what was in the state file when they were sent."""
+
+    def __init__(self, line: Line, state: StateFile | None = None) -> None:
+        self.sent: list[str] = []
+        self.kept: list[Identity | Enrolment | None] = []
+        self._state = state
+        line.before = self._note
+
+    async def _note(self, request: httpx.Request) -> None:
+        if (request.method, request.url.path) == ("POST", "/v1/learners"):
+            self.sent.append(request.headers["Idempotency-Key"])
+            self.kept.append(self._state.load() if self._state else None)
+
+
+async def killed_before_the_answer(controller: InProcess, state: StateFile, name: str = "anna") -> tuple[str, str]:
+    """An agent that is a member and has not heard of it, gone without a word: the member's id, and the key sent."""
+    line = Line(controller.app)
+    keys = Keys(line, state)
+
+    async def forever(request: httpx.Request, response: httpx.Response) -> None:
+        line.app = None
+        await asyncio.Event().wait()
+
+    line.after = forever
+    work = asyncio.create_task(agent_of(AddsOne(), line, name, state=state).run())
+    await until(lambda: names(controller))
+    work.cancel()
+    await asyncio.wait([work], timeout=5)
+    state.close()
+    (member,) = await controller.client().learners()
+    return member.id, keys.sent[0]
+
+
+async def test_the_key_of_an_enrolment_is_kept_before_it_is_sent(controller: InProcess, tmp_path: Path) -> None:
+    """And the identity in its place when there is one."""
+    state, line = StateFile(tmp_path, "anna", URL), Line(controller.app)
+    keys = Keys(line, state)
+    async with running(agent_of(AddsOne(), line, state=state)):
+        await run_to_end(controller, ONE_ROUND)
+        (key,) = keys.sent
+        assert keys.kept == [Enrolment(key)]
+        assert isinstance(state.load(), Identity)
+
+
+async def test_an_agent_that_never_heard_it_is_a_member_is_the_same_one_after_a_restart(
+    controller: InProcess, tmp_path: Path
+) -> None:
+    """It asks under the key that it kept, says what it is like now, and needs to wait for no lease."""
+    before, key = await killed_before_the_answer(controller, StateFile(tmp_path, "anna", URL))
+    state, line = StateFile(tmp_path, "anna", URL), Line(controller.app)
+    assert state.load() == Enrolment(key)
+    keys = Keys(line, state)
+    request = m.JoinRequest(name="anna", labels={"site": "north"})
+    agent = Agent(LearnerAtWork(AddsOne()), Client(URL, transport=line), poll, request, state=state, name_patience_s=0)
+    async with running(agent):
+        await run_to_end(controller, ONE_ROUND)
+        (member,) = await controller.client().learners()
+        assert (member.id, member.labels) == (before, {"site": "north"})
+        assert keys.sent == [key]
+        found = state.load()
+        assert isinstance(found, Identity)
+        assert found.learner_id == before
+
+
+async def test_a_kept_key_that_the_controller_does_not_know_enrols(controller: InProcess, tmp_path: Path) -> None:
+    """It was restarted without its state, or an operator deleted the learner."""
+    before, key = await killed_before_the_answer(controller, StateFile(tmp_path, "anna", URL))
+    await controller.client().leave(before)
+    state, line = StateFile(tmp_path, "anna", URL), Line(controller.app)
+    keys = Keys(line, state)
+    async with running(agent_of(AddsOne(), line, state=state)):
+        await run_to_end(controller, ONE_ROUND)
+        (member,) = await controller.client().learners()
+        assert member.id != before
+        assert keys.sent == [key]
+
+
+async def test_a_kept_key_that_is_refused_is_given_up(controller: InProcess, tmp_path: Path) -> None:
+    """A controller says that the key was for something else: another one is made, once."""
+    state = StateFile(tmp_path, "anna", URL)
+    state.save(Enrolment("k" * 32))
+    line = Line(controller.app)
+    keys = Keys(line, state)
+
+    def refused(request: httpx.Request) -> httpx.Response:
+        problem = {"type": "/errors/different-body", "title": "", "status": 409, "detail": "another request"}
+        return httpx.Response(409, json=problem, headers={"Content-Type": "application/problem+json"}, request=request)
+
+    def refuses(request: httpx.Request) -> httpx.Response | None:
+        return refused(request) if request.method == "POST" and len(keys.sent) == 1 else None
+
+    line.instead = refuses
+    async with running(agent_of(AddsOne(), line, state=state)):
+        await run_to_end(controller, ONE_ROUND)
+    assert keys.sent[0] == "k" * 32
+    assert keys.kept == [Enrolment(key) for key in keys.sent]
+    assert len(set(keys.sent)) == 2
+    line.instead = refused
+    with pytest.raises(DifferentBody):
+        await asyncio.wait_for(agent_of(AddsOne(), line, "bert").run(), 5)
+
+
+async def test_two_agents_of_one_name_never_share_a_key(controller: InProcess, tmp_path: Path) -> None:
+    """Even in one folder: the second waits for the name, under one key of its own that it keeps to itself."""
+    first, second = StateFile(tmp_path, "anna", URL), StateFile(tmp_path, "anna", URL)
+    line, other = Line(controller.app), Line(controller.app)
+    keys, others = Keys(line, first), Keys(other, first)
+    async with running(agent_of(AddsOne(), line, state=first)):
+        await until(lambda: names(controller))
+        with pytest.raises(NameTaken):
+            await asyncio.wait_for(agent_of(AddsOne(), other, state=second, name_patience_s=0.2).run(), 20)
+        assert len(others.sent) > 1
+        assert len({*keys.sent, *others.sent}) == 2
+        assert all(isinstance(kept, Identity) for kept in others.kept)
 
 
 # ---- a name in use
@@ -254,7 +378,7 @@ async def test_an_agent_that_cannot_say_goodbye_keeps_its_identity(controller: I
         line.app = None
         task.cancel()
         await asyncio.wait([task], timeout=5)
-    assert state.load() is not None
+    assert isinstance(state.load(), Identity)
 
 
 async def test_the_end_of_the_federation_ends_the_agent(controller: InProcess, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from services import ServerParams
 from services import messages as m
 from services.rest import Client
 from tests.conftest import Process, Served, free_port, serve, until
+from tests.faults.proxy import Proxy
 from tests.learner_agent.homework import Pupil
 
 HERE = Path(__file__).parents[2]
@@ -176,6 +177,28 @@ async def test_a_token_file_is_left_for_the_next_start(
         assert [one.id for one in await client.learners()] == [before.id]
     token = file.read_text().split('"token": "')[1].split('"')[0]
     assert token not in first.log.read_text() + served.process.log.read_text()
+
+
+async def test_killed_before_it_hears_that_it_is_a_member_it_is_the_same_learner_at_its_next_start(
+    start: Callable[..., Process], served: Served
+) -> None:
+    """By kill -9, with the controller's answer on the way: at once, with no second member and no name that is taken."""
+    async with Client(served.url) as client, Proxy(served.port) as proxy:
+        proxy.down.hold()
+        first = pupil(start, proxy.url)
+        (before,) = await until(client.learners, 20)
+        first.kill()
+        first.wait()
+        assert "enrolled" not in first.log.read_text()
+        proxy.forget()
+        proxy.heal()
+        second = pupil(start, proxy.url)
+
+        async def said() -> str:
+            return second.tail(1)
+
+        assert "enrolled" in await until(said, 20)
+        assert [one.id for one in await client.learners()] == [before.id]
 
 
 async def test_a_controller_that_refuses_for_good_ends_the_command_with_a_line(
