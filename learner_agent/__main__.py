@@ -14,11 +14,11 @@ from services.errors import FederationError
 from services.process.environment import secret
 from services.process.garbage import freeze
 
-from .loading import make
-from .process_worker import LearnerFailed, LearnerProcess
-from .run import Membership, take_part
-from .tasks import LearnerAtWork, Work
-from .threads import limit_threads
+from .agent.factory import make
+from .agent.learner_process import LearnerFailed, LearnerProcess
+from .agent.tasks import LearnerAtWork, Work
+from .agent.threads import limit_threads
+from .membership import Membership, take_part
 
 cli = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 Flag = typer.Option

@@ -23,11 +23,12 @@ from services.errors import FederationError
 from services.process.garbage import freeze
 from services.process.worker import Workers
 from services.rest import Client
+from services.tensors import Array
 
-from .agent import Agent
-from .learner import Array, Learner
-from .sources import poll
-from .tasks import LearnerAtWork
+from .agent.agent import Agent
+from .agent.sources import poll
+from .agent.tasks import LearnerAtWork
+from .learner import Learner
 
 T = TypeVar("T")
 INPUTS, HIDDEN_LAYERS = 13, 100

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner_agent import Learner
-from learner_agent.agent import Agent
-from learner_agent.sources import poll
-from learner_agent.tasks import LearnerAtWork
+from learner_agent.agent.agent import Agent
+from learner_agent.agent.sources import poll
+from learner_agent.agent.tasks import LearnerAtWork
 from services import messages as m
 from services.rest import Client
 

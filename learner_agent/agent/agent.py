@@ -1,0 +1,305 @@
+"""The agent: enrols a learner, takes its tasks one by one, sends what comes out, and never gives up on its own.
+
+A result is sent until it is acknowledged or refused, so a lost reply or a restarted controller costs no training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+
+import structlog
+
+from services import messages as m
+from services import wire
+from services.encoding import CODECS, decode_model
+from services.errors import (
+    DifferentBody,
+    FederationError,
+    FederationOver,
+    NameTaken,
+    RoundClosed,
+    TaskVoid,
+    Unauthenticated,
+    UnknownLearner,
+    UnknownModel,
+    UnknownTask,
+)
+from services.layout import Layout, layout_of
+from services.process.worker import Workers
+from services.rest import Client
+from services.rest.backoff import FullJitter
+from services.wire import Buffer, Coded, Document
+
+from .encoding import Coding
+from .heartbeats import Later
+from .inputs import Inputs
+from .state_file import Enrolment, Identity, StateFile
+from .task_report import Report, current, tail
+from .tasks import Work
+
+log = structlog.get_logger("learner")
+MODELS_KEPT = 2  # the one being trained, and the one before
+LOOK_S = 1.0  # how often a running task's progress is looked at
+NAME_PATIENCE_S = 120.0  # how long a taken name is waited for: the lease of a predecessor that died
+GOODBYE_S = 5.0  # how long leaving may take
+ANSWER_S = 1.0  # how long the answer to an enrolment is waited for by an agent that is to end
+UNSUPPORTED = "unsupported-task"
+NOT_WANTED = (TaskVoid, RoundClosed, UnknownTask, UnknownModel, DifferentBody)
+NOT_A_MEMBER = (Unauthenticated, UnknownLearner, FederationOver)
+Result = list[Buffer] | m.EvaluationResult
+Source = Callable[[Client, m.Learner], AsyncGenerator[m.Task, None]]
+
+
+class UnsupportedKind(Exception):
+    """A task of a kind that this agent does not know."""
+
+
+class Agent:
+    """One learner's side of the federation. `run()` works until the federation is over or it is cancelled."""
+
+    def __init__(
+        self,
+        work: Work,
+        client: Client,
+        source: Source,
+        request: m.JoinRequest,
+        *,
+        workers: Workers | None = None,
+        state: StateFile | None = None,
+        name_patience_s: float = NAME_PATIENCE_S,
+    ) -> None:
+        """`client` presents the enrolment token, or none; `state` is where the identity is kept between restarts."""
+        self._at_work = work
+        self._client = client
+        self._source = source
+        self._request = request.model_copy(update={"encodings": list(CODECS)})
+        self._workers = workers or Workers()
+        self._state = state
+        self._name_patience_s = name_patience_s
+        self._enroll_token = client.token
+        self._models: OrderedDict[str, memoryview] = OrderedDict()
+        self._layout: Layout | None = None  # of the newest model that was decoded
+        self._inputs = Inputs(client)
+        self._coding = Coding()
+        self._dropped_id, self._in_vain = "", 0  # the task that was given up last, and how often again
+        self.me: m.Learner | None = None
+
+    async def run(self) -> None:
+        """Work until the federation is over; leaves it when cancelled. Raises what cannot be mended by waiting."""
+        lost = 0  # memberships since the last task
+        try:
+            while True:
+                self.me = await self._enrol_or_leave()
+                log.info("enrolled", name=self.me.name, controller=self._client.base)
+                try:
+                    async with contextlib.aclosing(self._source(self._client, self.me)) as tasks:
+                        async for task in tasks:
+                            lost = 0
+                            await self._do(task)
+                except (Unauthenticated, UnknownLearner):
+                    log.warning("the controller does not know this learner any more: enrolling again")
+                    self._forget()
+                    lost += 1
+                    await asyncio.sleep(FullJitter().seconds(lost))
+        except FederationOver:
+            log.info("the federation is over")
+            self._forget()
+        except asyncio.CancelledError:
+            await self._leave()
+            raise
+
+    # ---- membership
+    async def _enrol_or_leave(self) -> m.Learner:
+        """Enrol. Cancelled meanwhile, wait a moment for the answer: who has not heard that it is a member cannot leave,
+        and its name stays taken."""
+        enrolling = asyncio.ensure_future(self._enrol())
+        try:
+            return await asyncio.shield(enrolling)
+        except asyncio.CancelledError:
+            self._client.patience_s = 0.0
+            with contextlib.suppress(FederationError, TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    self.me = await enrolling
+            raise
+
+    async def _enrol(self) -> m.Learner:
+        """Report back under the saved identity, or enrol, going on with an enrolment whose answer was lost."""
+        saved = self._state.load() if self._state else None
+        if isinstance(saved, Identity):
+            self._client.token = saved.token
+            try:
+                me = await self._client.join(self._request)
+            except Unauthenticated:
+                self._forget()
+                saved = None
+            else:
+                secret = me.webhook_secret or saved.webhook_secret
+                if self._state and secret != saved.webhook_secret:
+                    self._state.save(replace(saved, webhook_secret=secret))
+                return me.model_copy(update={"webhook_secret": secret})
+        me = await self._enrol_anew(saved)
+        self._client.token = me.token
+        if self._state and me.token:
+            self._state.save(Identity(me.id, me.token, me.webhook_secret))
+        return me
+
+    async def _enrol_anew(self, begun: Enrolment | None) -> m.Learner:
+        """Enrol under a key that is kept before it is sent: killed before the answer is kept, the agent's next process
+        asks under it again. A taken name is waited for, its holder may have died."""
+        self._client.token = self._enroll_token
+        backoff, waited, attempt = FullJitter(), 0.0, 0
+        enrolment = begun or self._begun()
+        while True:
+            try:
+                return await self._client.join(self._request, enrolment.idempotency_key)
+            except DifferentBody:
+                if enrolment is not begun:
+                    raise
+                enrolment = self._begun()  # this process asks for something else under the key of the one before
+            except NameTaken:
+                if waited >= self._name_patience_s:
+                    raise
+                attempt += 1
+                seconds = backoff.seconds(attempt)
+                log.warning("the name is in use; waiting for its holder's lease to end", name=self._request.name)
+                await asyncio.sleep(seconds)
+                waited += seconds
+
+    def _begun(self) -> Enrolment:
+        """A new enrolment, kept for the next process."""
+        enrolment = Enrolment()
+        if self._state:
+            self._state.save(enrolment)
+        return enrolment
+
+    async def _leave(self) -> None:
+        """Leave, within a bound; what it was working on is handed back by that."""
+        if self.me is None:
+            return
+        self._client.patience_s = 0.0
+        with contextlib.suppress(FederationError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._client.leave(self.me.id)
+            log.info("left the federation", name=self.me.name)
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._state:
+            self._state.save(None)
+
+    # ---- tasks
+    async def _do(self, task: m.Task) -> None:
+        """Do one task and deliver what came out, with heartbeats meanwhile; only what ends the membership is raised."""
+        report = Report()
+        beats = Later(min(LOOK_S, task.heartbeat_s), lambda: self._heartbeats(task, report))
+        try:
+            result = await self._work(task, report)
+            if ended := beats.result():
+                raise ended
+            if report.void:
+                raise TaskVoid(report.void)
+            await self._deliver(task, result)
+            self._coding.taken(task)
+            self._inputs.taken(task)
+            log.info("done", kind=task.kind, round=task.round)
+        except NOT_WANTED as error:
+            log.info("no longer wanted", kind=task.kind, round=task.round, why=error.detail)
+            await self._dropped(task)
+        except NOT_A_MEMBER:
+            raise
+        except FederationError as error:
+            await self._report_failure(task, f"{error.name}: {error}")
+        except UnsupportedKind:
+            await self._report_failure(task, UNSUPPORTED)
+        except Exception as error:
+            log.error("failed", kind=task.kind, round=task.round, error=repr(error), exc_info=True)
+            await self._report_failure(task, tail(error))
+        finally:
+            beats.cancel()
+            report.void = report.void or "the agent is leaving"
+
+    async def _dropped(self, task: m.Task) -> None:
+        """A task is given up. One that is given again and again, since its model cannot be had, is tried ever less
+        often."""
+        self._in_vain = self._in_vain + 1 if task.id == self._dropped_id else 0
+        self._dropped_id = task.id
+        if self._in_vain:
+            await asyncio.sleep(FullJitter().seconds(self._in_vain))
+
+    async def _work(self, task: m.Task, report: Report) -> Result:
+        """The learner's own part, in a worker, where `progress()` finds the report."""
+        current.set(report)
+        if task.kind == "init":
+            return await self._workers.run(self._at_work.initial)
+        if task.kind == "train":
+            task, inputs = await self._inputs.of(task)
+            if task.encoding is not None:
+                return await self._workers.run(self._coding.train, self._at_work, await self._body(task), task, inputs)
+            model = replace(await self._model(task, to_change=True), extra=inputs)
+            return await self._workers.run(self._at_work.train, model, task)
+        if task.kind == "evaluate":
+            return await self._workers.run(self._at_work.evaluate, await self._model(task), task)
+        raise UnsupportedKind
+
+    async def _heartbeats(self, task: m.Task, report: Report) -> FederationError:
+        """Tell the controller that the work, begun a pause ago, goes on and how far it is. Returns what ended the
+        membership.
+
+        A learner that is still busy with what is no longer wanted is alive, and says so.
+        """
+        clock, pause, told = asyncio.get_running_loop().time, min(LOOK_S, task.heartbeat_s), None
+        assert self.me is not None
+        sent = clock() - pause
+        while True:
+            if report.latest is told and clock() - sent < task.heartbeat_s:
+                await asyncio.sleep(pause)
+                continue
+            told, sent = report.latest, clock()
+            try:
+                await self._client.heartbeat(self.me.id, None if report.void else task.id, told)
+            except NOT_WANTED as error:
+                report.void = error.detail
+            except NOT_A_MEMBER as error:
+                report.void = error.detail
+                return error
+            except FederationError as error:
+                log.warning("a heartbeat was refused", why=error.detail)
+
+    async def _model(self, task: m.Task, to_change: bool = False) -> Document:
+        """The task's model. One that is `to_change` is held no longer."""
+        body = await self._body(task, to_change)
+        if self._layout is not None and self._layout.fits(body):
+            return Document(self._layout.read(body, writable=to_change))
+        document = wire.parse(body, writable=to_change)
+        if any(isinstance(tensor, Coded) for tensor in document.tensors):
+            return await self._workers.run(decode_model, document)
+        self._layout = layout_of(body)
+        return wire.plain(document)
+
+    async def _body(self, task: m.Task, to_change: bool = False) -> memoryview:
+        """The document of the task's model, downloaded only when it is not held."""
+        assert task.model is not None
+        digest = task.model.digest
+        body = self._models.pop(digest, None)
+        if body is None:
+            body = await self._client.model(task.model)
+        if not to_change:
+            self._models[digest] = body
+            while len(self._models) > MODELS_KEPT:
+                self._models.popitem(last=False)
+        return body
+
+    async def _deliver(self, task: m.Task, result: Result) -> None:
+        if isinstance(result, m.EvaluationResult):
+            await self._client.submit_evaluation(task, result)
+        else:
+            await self._client.submit(task, result)
+
+    async def _report_failure(self, task: m.Task, reason: str) -> None:
+        log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason.rpartition("\n")[2])
+        with contextlib.suppress(*NOT_WANTED):
+            await self._client.fail(task.id, reason)
