@@ -1,6 +1,6 @@
 """The learner's side: implement `Learner`, call `app(learner, client_params=…)`."""
 
-from .agent.task_report import progress
+from .agent import progress
 from .batches import TimedBatches
 from .learner import Learner
 from .membership import app

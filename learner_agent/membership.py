@@ -20,12 +20,7 @@ from services.errors import FederationError
 from services.process.environment import secret
 from services.rest import Client
 
-from .agent.agent import Agent, Source
-from .agent.sources import Webhook, poll
-from .agent.state_file import StateFile
-from .agent.tasks import LearnerAtWork, Work
-from .agent.threads import limit_threads
-from .agent.webhook import Listener
+from .agent import Agent, LearnerAtWork, Listener, Source, StateFile, Webhook, Work, limit_threads, poll
 from .learner import Learner
 
 log = structlog.get_logger("learner")

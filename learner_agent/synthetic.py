@@ -25,9 +25,7 @@ from services.process.worker import Workers
 from services.rest import Client
 from services.tensors import Array
 
-from .agent.agent import Agent
-from .agent.sources import poll
-from .agent.tasks import LearnerAtWork
+from .agent import Agent, LearnerAtWork, poll
 from .learner import Learner
 
 T = TypeVar("T")

@@ -21,12 +21,9 @@ from services.errors import (
     FederationError,
     FederationOver,
     NameTaken,
-    RoundClosed,
     TaskVoid,
     Unauthenticated,
     UnknownLearner,
-    UnknownModel,
-    UnknownTask,
 )
 from services.layout import Layout, layout_of
 from services.process.worker import Workers
@@ -34,22 +31,19 @@ from services.rest import Client
 from services.rest.backoff import FullJitter
 from services.wire import Buffer, Coded, Document
 
-from .encoding import Coding
-from .heartbeats import Later
+from .encoding import UpdateEncoder
+from .heartbeats import NOT_A_MEMBER, NOT_WANTED, heartbeats
 from .inputs import Inputs
 from .state_file import Enrolment, Identity, StateFile
-from .task_report import Report, current, tail
+from .task_report import TaskReport, current, failure_reason
 from .tasks import Work
 
 log = structlog.get_logger("learner")
 MODELS_KEPT = 2  # the one being trained, and the one before
-LOOK_S = 1.0  # how often a running task's progress is looked at
 NAME_PATIENCE_S = 120.0  # how long a taken name is waited for: the lease of a predecessor that died
 GOODBYE_S = 5.0  # how long leaving may take
 ANSWER_S = 1.0  # how long the answer to an enrolment is waited for by an agent that is to end
 UNSUPPORTED = "unsupported-task"
-NOT_WANTED = (TaskVoid, RoundClosed, UnknownTask, UnknownModel, DifferentBody)
-NOT_A_MEMBER = (Unauthenticated, UnknownLearner, FederationOver)
 Result = list[Buffer] | m.EvaluationResult
 Source = Callable[[Client, m.Learner], AsyncGenerator[m.Task, None]]
 
@@ -84,7 +78,7 @@ class Agent:
         self._models: OrderedDict[str, memoryview] = OrderedDict()
         self._layout: Layout | None = None  # of the newest model that was decoded
         self._inputs = Inputs(client)
-        self._coding = Coding()
+        self._encoder = UpdateEncoder()
         self._dropped_id, self._in_vain = "", 0  # the task that was given up last, and how often again
         self.me: m.Learner | None = None
 
@@ -194,8 +188,9 @@ class Agent:
     # ---- tasks
     async def _do(self, task: m.Task) -> None:
         """Do one task and deliver what came out, with heartbeats meanwhile; only what ends the membership is raised."""
-        report = Report()
-        beats = Later(min(LOOK_S, task.heartbeat_s), lambda: self._heartbeats(task, report))
+        report = TaskReport()
+        assert self.me is not None
+        beats = heartbeats(self._client, self.me.id, task, report)
         try:
             result = await self._work(task, report)
             if ended := beats.result():
@@ -203,7 +198,7 @@ class Agent:
             if report.void:
                 raise TaskVoid(report.void)
             await self._deliver(task, result)
-            self._coding.taken(task)
+            self._encoder.taken(task)
             self._inputs.taken(task)
             log.info("done", kind=task.kind, round=task.round)
         except NOT_WANTED as error:
@@ -217,7 +212,7 @@ class Agent:
             await self._report_failure(task, UNSUPPORTED)
         except Exception as error:
             log.error("failed", kind=task.kind, round=task.round, error=repr(error), exc_info=True)
-            await self._report_failure(task, tail(error))
+            await self._report_failure(task, failure_reason(error))
         finally:
             beats.cancel()
             report.void = report.void or "the agent is leaving"
@@ -230,7 +225,7 @@ class Agent:
         if self._in_vain:
             await asyncio.sleep(FullJitter().seconds(self._in_vain))
 
-    async def _work(self, task: m.Task, report: Report) -> Result:
+    async def _work(self, task: m.Task, report: TaskReport) -> Result:
         """The learner's own part, in a worker, where `progress()` finds the report."""
         current.set(report)
         if task.kind == "init":
@@ -238,36 +233,12 @@ class Agent:
         if task.kind == "train":
             task, inputs = await self._inputs.of(task)
             if task.encoding is not None:
-                return await self._workers.run(self._coding.train, self._at_work, await self._body(task), task, inputs)
+                return await self._workers.run(self._encoder.train, self._at_work, await self._body(task), task, inputs)
             model = replace(await self._model(task, to_change=True), extra=inputs)
             return await self._workers.run(self._at_work.train, model, task)
         if task.kind == "evaluate":
             return await self._workers.run(self._at_work.evaluate, await self._model(task), task)
         raise UnsupportedKind
-
-    async def _heartbeats(self, task: m.Task, report: Report) -> FederationError:
-        """Tell the controller that the work, begun a pause ago, goes on and how far it is. Returns what ended the
-        membership.
-
-        A learner that is still busy with what is no longer wanted is alive, and says so.
-        """
-        clock, pause, told = asyncio.get_running_loop().time, min(LOOK_S, task.heartbeat_s), None
-        assert self.me is not None
-        sent = clock() - pause
-        while True:
-            if report.latest is told and clock() - sent < task.heartbeat_s:
-                await asyncio.sleep(pause)
-                continue
-            told, sent = report.latest, clock()
-            try:
-                await self._client.heartbeat(self.me.id, None if report.void else task.id, told)
-            except NOT_WANTED as error:
-                report.void = error.detail
-            except NOT_A_MEMBER as error:
-                report.void = error.detail
-                return error
-            except FederationError as error:
-                log.warning("a heartbeat was refused", why=error.detail)
 
     async def _model(self, task: m.Task, to_change: bool = False) -> Document:
         """The task's model. One that is `to_change` is held no longer."""

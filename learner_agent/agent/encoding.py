@@ -16,7 +16,7 @@ from services.wire import Buffer, Tensor
 from .tasks import Extra, Work
 
 
-class Coding:
+class UpdateEncoder:
     """The updates of one learner, from run to run."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from ..learner import Learner
 METHODS = ("get_weights", "set_weights", "train", "evaluate")
 
 
-def make(spec: str) -> Learner:
+def make_learner(spec: str) -> Learner:
     """The learner of `module:factory`; the working directory is importable.
 
     Raises ValueError for a spec of another form, ImportError, AttributeError, TypeError for what is no learner, and

@@ -21,9 +21,9 @@ from services import wire
 from services.errors import FederationError
 from services.wire import Buffer
 
-from .factory import make
+from .factory import make_learner
 from .pipe import receive, send
-from .task_report import Report, current, tail
+from .task_report import TaskReport, current, failure_reason
 from .tasks import LearnerAtWork
 from .threads import limit_threads
 
@@ -32,7 +32,7 @@ PROGRESS_EVERY_S = 0.1
 Message = tuple[dict[str, Any], bytearray]
 
 
-class PipedReport(Report):
+class PipedTaskReport(TaskReport):
     """Passes on how far the task is, a few times a second."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
@@ -40,7 +40,7 @@ class PipedReport(Report):
         self._pipe, self._sent = pipe, 0.0
 
     def tell(self, progress: m.Progress) -> None:
-        """See Report.tell."""
+        """See TaskReport.tell."""
         super().tell(progress)
         if time.monotonic() - self._sent >= PROGRESS_EVERY_S:
             send(self._pipe, {"progress": progress.model_dump(exclude_none=True)})
@@ -53,12 +53,12 @@ class Child:
     def __init__(self, calls: IO[bytes], answers: IO[bytes]) -> None:
         self._pipe, self._answers = calls, answers
         self._calls: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._report = Report()  # of the present call
+        self._report = TaskReport()  # of the present call
 
     def serve(self, spec: str) -> None:
         """Make the learner and answer calls until the agent is gone. A learner that cannot be made is told of."""
         try:
-            work = LearnerAtWork(make(spec))
+            work = LearnerAtWork(make_learner(spec))
         except Exception as error:
             send(self._answers, {"error": None, "detail": str(error) or repr(error)})
             return
@@ -67,14 +67,14 @@ class Child:
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
             head, body = self._calls.get()
-            self._report = PipedReport(self._answers)
+            self._report = PipedTaskReport(self._answers)
             current.set(self._report)
             try:
                 send(self._answers, *_done(work, head, body))
             except FederationError as error:
                 send(self._answers, {"error": error.name, "detail": error.detail})
             except BaseException as error:  # sys.exit() in a learner's code too: it is the task that failed
-                send(self._answers, {"error": None, "detail": tail(error)})
+                send(self._answers, {"error": None, "detail": failure_reason(error)})
 
     def _listen(self) -> None:
         """Take in calls, and the word that the present one is void."""

@@ -12,7 +12,7 @@ from services.errors import TaskVoid
 TAIL_LINES = 12  # of a traceback
 
 
-class Report:
+class TaskReport:
     """How far one task is. Written by the thread that works, read by the event loop."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Report:
         self.latest = progress
 
 
-current: ContextVar[Report | None] = ContextVar("current", default=None)
+current: ContextVar[TaskReport | None] = ContextVar("current", default=None)
 
 
 def progress(epoch: int | None = None, batch: int | None = None, loss: float | None = None) -> None:
@@ -45,7 +45,7 @@ def _whole(number: int | None) -> int | None:
     return None if number is None else int(number)  # numpy's integers too
 
 
-def tail(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """The message and the end of the traceback, as a failure is reported."""
     lines = "".join(traceback.format_exception(error)).strip().splitlines()
     return "\n".join(lines[-TAIL_LINES:])

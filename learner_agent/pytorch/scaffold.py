@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..control import Control
-from .weights import state_of, weights_of
+from .learner import state_of, weights_of
 
 
 class Scaffold:

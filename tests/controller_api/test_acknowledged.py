@@ -16,9 +16,7 @@ import pytest
 from controller_api import app as app_module
 from controller_api import keeping, store_calls
 from controller_api.settings import Settings
-from learner_agent.agent.agent import Agent
-from learner_agent.agent.sources import poll
-from learner_agent.agent.tasks import LearnerAtWork
+from learner_agent.agent import Agent, LearnerAtWork, poll
 from services import ModelStoreConfig
 from services import messages as m
 from services.errors import DiskFull, StoreUnavailable

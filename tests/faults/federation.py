@@ -21,9 +21,7 @@ from numpy.typing import NDArray
 import learner_agent.agent.agent
 import services.rest.client
 from learner_agent import Learner
-from learner_agent.agent.agent import Agent
-from learner_agent.agent.sources import poll
-from learner_agent.agent.tasks import LearnerAtWork
+from learner_agent.agent import Agent, LearnerAtWork, poll
 from services import messages as m
 from services.process.worker import Workers
 from services.rest import Client

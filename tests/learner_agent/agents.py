@@ -13,10 +13,7 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from learner_agent import Learner
-from learner_agent.agent.agent import Agent
-from learner_agent.agent.sources import poll
-from learner_agent.agent.state_file import StateFile
-from learner_agent.agent.tasks import LearnerAtWork
+from learner_agent.agent import Agent, LearnerAtWork, StateFile, poll
 from services import messages as m
 from services.rest import Client
 from tests.conftest import URL, InProcess, until

@@ -14,10 +14,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from controller_api.settings import Settings
-from learner_agent.agent.agent import Agent
-from learner_agent.agent.sources import poll
+from learner_agent.agent import Agent, LearnerAtWork, poll
 from learner_agent.agent.state_file import Enrolment, Identity, StateFile
-from learner_agent.agent.tasks import LearnerAtWork
 from services import messages as m
 from services.errors import DifferentBody, NameTaken, Unauthenticated
 from services.rest import Client

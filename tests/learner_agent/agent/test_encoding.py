@@ -14,9 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from learner_agent import Learner
-from learner_agent.agent.agent import Agent
-from learner_agent.agent.learner_process import LearnerProcess
-from learner_agent.agent.sources import poll
+from learner_agent.agent import Agent, LearnerProcess, poll
 from services import messages as m
 from services import wire
 from tests.conftest import InProcess, until

@@ -9,9 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from learner_agent.agent import LearnerAtWork, LearnerProcess
 from learner_agent.agent.inputs import Inputs
-from learner_agent.agent.learner_process import LearnerProcess
-from learner_agent.agent.tasks import LearnerAtWork
 from services import messages as m
 from services import wire
 from services.errors import InvalidUpdate

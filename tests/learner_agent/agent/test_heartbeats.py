@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from learner_agent.agent.heartbeats import Later
+from learner_agent.agent.heartbeats import Delayed
 
 
 async def test_it_begins_after_its_delay_and_gives_its_result() -> None:
@@ -18,11 +18,11 @@ async def test_it_begins_after_its_delay_and_gives_its_result() -> None:
         return "done"
 
     start = asyncio.get_running_loop().time()
-    later = Later(0.05, work)
+    delayed = Delayed(0.05, work)
     await asyncio.sleep(0)
-    assert (begun, later.result()) == ([], None)
+    assert (begun, delayed.result()) == ([], None)
     await asyncio.sleep(0.5)
-    assert later.result() == "done"
+    assert delayed.result() == "done"
     assert begun[0] - start >= 0.045
 
 
@@ -37,10 +37,10 @@ async def test_cancelled_before_it_never_begins_and_after_it_ends() -> None:
         finally:
             events.append("ended")
 
-    Later(0.01, work).cancel()
+    Delayed(0.01, work).cancel()
     await asyncio.sleep(0.05)
     assert events == []
-    running = Later(0.0, work)
+    running = Delayed(0.0, work)
     await asyncio.sleep(0.02)
     running.cancel()
     await asyncio.sleep(0.02)
@@ -55,7 +55,7 @@ async def test_what_it_raises_is_raised_by_whoever_asks() -> None:
     async def work() -> None:
         raise ValueError("no")
 
-    later = Later(0.0, work)
+    delayed = Delayed(0.0, work)
     await asyncio.sleep(0.02)
     with pytest.raises(ValueError, match="no"):
-        later.result()
+        delayed.result()

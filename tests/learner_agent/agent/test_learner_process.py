@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from learner_agent.agent.learner_process import LearnerFailed, LearnerProcess
-from learner_agent.agent.task_report import Report, current
-from learner_agent.agent.tasks import LearnerAtWork
+from learner_agent.agent import LearnerAtWork, LearnerFailed, LearnerProcess
+from learner_agent.agent.task_report import TaskReport, current
 from services import messages as m
 from services import wire
 from services.errors import InvalidUpdate, TaskVoid
@@ -103,7 +102,7 @@ def test_what_train_may_not_return_is_the_same_error() -> None:
 
 def test_progress_is_seen_here_and_void_is_heard_there(learner: LearnerProcess, tmp_path: Path) -> None:
     """The report of the task at hand is filled; once it is void, progress() raises TaskVoid in the other process."""
-    report, raised = Report(), []
+    report, raised = TaskReport(), []
 
     def train() -> None:
         current.set(report)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from learner_agent import Learner
-from learner_agent.agent.tasks import LearnerAtWork
+from learner_agent.agent import LearnerAtWork
 from services import messages as m
 from services import wire
 from services.errors import InvalidUpdate

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from learner_agent.agent.threads import limit_threads
+from learner_agent.agent import limit_threads
 
 torch = pytest.importorskip("torch")
 

@@ -16,12 +16,7 @@ import pytest
 
 from learner_agent import Learner
 from learner_agent.__main__ import server_params
-from learner_agent.agent import webhook
-from learner_agent.agent.agent import Agent
-from learner_agent.agent.sources import Webhook
-from learner_agent.agent.state_file import StateFile
-from learner_agent.agent.tasks import LearnerAtWork
-from learner_agent.agent.webhook import Listener
+from learner_agent.agent import Agent, LearnerAtWork, Listener, StateFile, Webhook, webhook
 from services import ServerParams
 from services import messages as m
 from services.errors import FederationOver

@@ -9,11 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from learner_agent.pytorch import (  # noqa: E402
-    Scaffold,
-    load_weights,
-    weights_of,
-)
+from learner_agent.pytorch import Scaffold, load_weights, weights_of  # noqa: E402
 from tests.learner_agent.quadratics import Paper, Parabola, some  # noqa: E402
 
 
