@@ -59,10 +59,7 @@ class Simulation:
     async def _start_agents(
         self, app: FastAPI, made: Sequence[Learner], clients: AsyncExitStack, group: asyncio.TaskGroup
     ) -> None:
-        from learner_agent.agent import Agent
-        from learner_agent.sources import poll
-        from learner_agent.tasks import LearnerAtWork
-        from learner_agent.threads import limit_threads
+        from learner_agent.agent import Agent, LearnerAtWork, limit_threads, poll
         from services.process.worker import Workers
 
         limit_threads()

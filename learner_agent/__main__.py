@@ -14,11 +14,8 @@ from services.errors import FederationError
 from services.process.environment import secret
 from services.process.garbage import freeze
 
-from .loading import make
-from .process_worker import LearnerFailed, LearnerProcess
-from .run import Membership, take_part
-from .tasks import LearnerAtWork, Work
-from .threads import limit_threads
+from .agent import LearnerAtWork, LearnerFailed, LearnerProcess, Work, limit_threads, make_learner
+from .membership import Membership, take_part
 
 cli = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 Flag = typer.Option
@@ -79,7 +76,7 @@ def learner(
             if process:
                 work = stack.enter_context(contextlib.closing(LearnerProcess(learner)))
             else:
-                work = LearnerAtWork(make(learner))
+                work = LearnerAtWork(make_learner(learner))
         except (ImportError, AttributeError, TypeError, ValueError, LearnerFailed, ChildProcessError) as error:
             refuse(f"--learner {learner}: {error}", 2)
         limit_threads()

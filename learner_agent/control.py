@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from .extras import EXTRA
-from .learner import Array
+from services.weights import Array
+
+from .learner import EXTRA
 
 NAME = "control"  # of the input and of the extra: see services/algorithms.py
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from numpy.typing import NDArray
+from services.weights import Array
 
-Array = NDArray[Any]
 Weights = list[Array]
+EXTRA = "extra"  # the key of train()'s metadata under which tensors beside the model go back
 
 
 class Learner:

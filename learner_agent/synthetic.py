@@ -22,12 +22,11 @@ from services.errors import FederationError
 from services.process.garbage import freeze
 from services.process.worker import Workers
 from services.rest import Client
+from services.weights import Array
 from services.weights import buffers as memory
 
-from .agent import Agent
-from .learner import Array, Learner
-from .sources import poll
-from .tasks import LearnerAtWork
+from .agent import Agent, LearnerAtWork, poll
+from .learner import Learner
 
 T = TypeVar("T")
 INPUTS, HIDDEN_LAYERS = 13, 100

@@ -1,6 +1,6 @@
 """The numbers of the curl learner, in plain Python and the package msgpack.
 
-The model is the perceptron 64-64-10 of learner_agent/digits.py. This learner trains its output layer by stochastic
+The model is the perceptron 64-64-10 of learner_agent/digits. This learner trains its output layer by stochastic
 gradient descent on 200 of the repository's handwritten digits; the hidden layer goes back as it came.
 
     weights.py init                   the initial weights, as a weights document
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgpack
 
-DATA = Path(__file__).parents[2] / "learner_agent" / "digits.npz"
+DATA = Path(__file__).parents[2] / "learner_agent" / "digits" / "digits.npz"
 SHAPES = {"hidden.weight": [64, 64], "hidden.bias": [64], "output.weight": [64, 10], "output.bias": [10]}
 ROWS, TEST_ROWS = 200, 100
 

@@ -77,9 +77,12 @@ class Client:
         await self._stock.close()
 
     # ---- learners
-    async def join(self, request: m.JoinRequest) -> m.Learner:
-        """Enrol (under the enrolment token), or report back (under the learner's own)."""
-        headers = {"Idempotency-Key": uuid.uuid4().hex}
+    async def join(self, request: m.JoinRequest, key: str | None = None) -> m.Learner:
+        """Enrol (under the enrolment token), or report back (under the learner's own).
+
+        An enrolment that is begun again, by the next process say, gives the same learner under the same `key`.
+        """
+        headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         return _parse(m.Learner, await self._send("POST", "v1/learners", request, headers=headers))
 
     async def leave(self, learner_id: str) -> None:

@@ -17,7 +17,7 @@ from learner_agent import Learner
 from learner_agent.control import Control
 from services import ModelStoreConfig
 from tests.conftest import InProcess, in_process, until
-from tests.learner_agent.small import Line, agent_of, ended, running
+from tests.learner_agent.agents import Line, agent_of, ended, running
 
 LEARNERS = 4
 NUMBERS = 400  # float32 numbers of the first tensor: worth coding

@@ -14,7 +14,7 @@ from services import messages as m
 from services.federation.combinations import allowed
 from services.scheduling import SCHEDULERS
 from tests.conftest import in_process, until
-from tests.learner_agent.small import Line, agent_of, run_to_end, running
+from tests.learner_agent.agents import Line, agent_of, run_to_end, running
 
 LEARNERS = 7  # as many as Bulyan needs against one
 NEEDS: dict[str, dict[str, Any]] = {

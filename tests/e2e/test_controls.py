@@ -11,8 +11,8 @@ from services import ModelStoreConfig
 from services import messages as m
 from services.weights import wire
 from tests.conftest import InProcess, in_process, until
+from tests.learner_agent.agents import Line, agent_of, ended, run_to_end, running
 from tests.learner_agent.quadratics import Array, Descends, Paper, some
-from tests.learner_agent.small import Line, agent_of, ended, run_to_end, running
 
 ROUNDS = 6
 

@@ -13,7 +13,7 @@ from services.rest import Client
 from tests.conftest import Process, Served, digits_learners, serve, until
 
 FOREIGN = Path(__file__).with_name("foreign_learner.py")
-DIGITS = Path(__file__).parents[2] / "learner_agent" / "digits.npz"
+DIGITS = Path(__file__).parents[2] / "learner_agent" / "digits" / "digits.npz"
 OURS = ("services", "controller_api", "learner_agent", "driver_cli", "tests")
 # Python in isolated mode, in which nothing of this project can be imported.
 ALONE = f"""

@@ -9,7 +9,7 @@ import pytest
 from learner_agent.digits import DigitsLearner
 from services import messages as m
 from tests.conftest import in_process, until
-from tests.learner_agent.small import Line, agent_of, run_to_end, running
+from tests.learner_agent.agents import Line, agent_of, run_to_end, running
 
 LEARNERS = 6
 RUN: dict[str, Any] = {

@@ -18,12 +18,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import learner_agent.agent
+import learner_agent.agent.agent
 import services.rest.client
 from learner_agent import Learner
-from learner_agent.agent import Agent
-from learner_agent.sources import poll
-from learner_agent.tasks import LearnerAtWork
+from learner_agent.agent import Agent, LearnerAtWork, poll
 from services import messages as m
 from services.process.worker import Workers
 from services.rest import Client, FullJitter
@@ -60,7 +58,7 @@ def retry_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients come back within a third of a second instead of half a minute."""
     quick = functools.partial(FullJitter, first_s=0.05, longest_s=0.3)
     monkeypatch.setattr(services.rest.client, "FullJitter", quick)
-    monkeypatch.setattr(learner_agent.agent, "FullJitter", quick)
+    monkeypatch.setattr(learner_agent.agent.agent, "FullJitter", quick)
 
 
 @dataclass(frozen=True)

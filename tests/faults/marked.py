@@ -12,9 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from learner_agent import Learner
-from learner_agent.agent import Agent
-from learner_agent.sources import poll
-from learner_agent.tasks import LearnerAtWork
+from learner_agent.agent import Agent, LearnerAtWork, poll
 from services import messages as m
 from services.rest import Client
 

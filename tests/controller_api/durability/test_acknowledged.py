@@ -17,16 +17,14 @@ from controller_api import app as app_module
 from controller_api.durability import store_calls
 from controller_api.durability import writer as keeping
 from controller_api.settings import Settings
-from learner_agent.agent import Agent
-from learner_agent.sources import poll
-from learner_agent.tasks import LearnerAtWork
+from learner_agent.agent import Agent, LearnerAtWork, poll
 from services import ModelStoreConfig
 from services import messages as m
 from services.errors import DiskFull, StoreUnavailable
 from services.state import Batch
 from tests.conftest import InProcess, in_process, until
 from tests.controller_api.driving import MSGPACK, Member, digest_of, document, join, model, weights
-from tests.learner_agent.small import AddsOne
+from tests.learner_agent.agents import AddsOne
 
 ROUNDS = {"termination": {"federation_rounds": 3}}
 

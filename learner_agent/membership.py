@@ -1,0 +1,149 @@
+"""`app(learner, client_params=…)`: run a learner until its federation is over. What a user's script calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from services import ClientParams, ServerParams
+from services import messages as m
+from services.errors import FederationError
+from services.process.environment import secret
+from services.rest import Client
+
+from .agent import Agent, LearnerAtWork, Listener, Source, StateFile, Webhook, Work, limit_threads, poll
+from .learner import Learner
+
+log = structlog.get_logger("learner")
+
+
+@dataclass(frozen=True)
+class Membership:
+    """In which federation a learner takes part, and as whom."""
+
+    controller: str  # URL
+    name: str | None = None
+    token: str | None = field(default=None, repr=False)  # for enrolling
+    root_certificate: str | None = None
+    state_dir: str | Path = ".metis"
+    labels: Mapping[str, str] = field(default_factory=dict)
+    num_training_examples: int | None = None
+    listen: ServerParams | None = None  # webhook mode
+    callback_url: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.callback_url and self.listen is None:
+            raise ValueError("a callback URL needs a place to listen for what comes to it")
+
+    @property
+    def request(self) -> m.JoinRequest:
+        """How it introduces itself."""
+        count = self.num_training_examples
+        return m.JoinRequest(name=self.name, labels=dict(self.labels), num_training_examples=count)
+
+
+def app(
+    learner: Learner,
+    client_params: ClientParams | None = None,
+    server_params: ServerParams | None = None,
+    *,
+    controller: str | None = None,
+    name: str | None = None,
+    token: str | None = None,
+    state_dir: str | Path | None = None,
+    labels: Mapping[str, str] | None = None,
+    num_training_examples: int | None = None,
+    callback_url: str | None = None,
+) -> None:
+    """Take part in a federation with this learner; blocks until it is over, SIGINT or SIGTERM.
+
+    `client_params` (or `controller`, a URL) says where the controller is; `server_params` turns on webhook mode: the
+    agent listens there and the controller tells it when to poll, at `callback_url` where that is not the address of
+    `server_params` (a proxy in between). `token` is the enrolment token (METIS_ENROLL_TOKEN).
+    With a `name` the identity survives restarts, in `state_dir` (METIS_STATE_DIR, default .metis).
+    Raises FederationError when the controller refuses for good, OSError when it cannot listen or keep its identity.
+    """
+    membership = Membership(
+        controller=controller or (client_params or ClientParams()).url,
+        name=name,
+        token=token or secret("METIS_ENROLL_TOKEN"),
+        root_certificate=client_params.root_certificate if client_params else os.environ.get("METIS_ROOT_CERTIFICATE"),
+        state_dir=state_dir or os.environ.get("METIS_STATE_DIR") or ".metis",
+        labels=labels or {},
+        num_training_examples=num_training_examples,
+        listen=server_params,
+        callback_url=callback_url,
+    )
+    limit_threads()
+    take_part(LearnerAtWork(learner), membership)
+
+
+def take_part(work: Work, membership: Membership) -> None:
+    """`app()` for work that is done wherever it is done."""
+    start_log()
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+        asyncio.run(_until_signal(work, membership))
+
+
+async def _until_signal(work: Work, membership: Membership) -> None:
+    """Run the agent; SIGINT and SIGTERM make it leave."""
+    running = asyncio.current_task()
+    assert running is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError, ValueError):  # Windows; not the main thread
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+    async with contextlib.AsyncExitStack() as stack:
+        await (await _agent(work, membership, stack)).run()
+
+
+async def _agent(work: Work, membership: Membership, stack: contextlib.AsyncExitStack) -> Agent:
+    """The agent, and on `stack` what it needs: its state file, its connection, its ear for webhooks."""
+    state: StateFile | None = None
+    source: Source = poll
+    request = membership.request
+    if membership.name:
+        state = StateFile(Path(membership.state_dir), membership.name, membership.controller)
+        stack.callback(state.close)
+    client = Client(
+        membership.controller,
+        membership.token,
+        root_certificate=membership.root_certificate,
+        patience_s=None,
+        on_answer=state.touch if state else None,
+        on_retry=_tell_retry,
+    )
+    await stack.enter_async_context(client)
+    if membership.listen:
+        listener = await stack.enter_async_context(Listener(membership.listen, membership.callback_url))
+        request = request.model_copy(update={"callback_url": listener.url})
+        source = Webhook(listener)
+    return Agent(work, client, source, request, state=state)
+
+
+def _tell_retry(error: BaseException, seconds: float) -> None:
+    detail = error.detail if isinstance(error, FederationError) else repr(error)
+    log.warning("waiting for the controller", why=detail, again_in_s=round(seconds, 1))
+
+
+def start_log() -> None:
+    """Lines for people on standard error, unless the application configured its own log."""
+    if structlog.is_configured():
+        return
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S"),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,106 @@
+"""Weights of a torch module as numpy arrays and back, and a learner that needs only `train` and `evaluate`.
+
+The order is the one of `state_dict()`. Buffers and 0-d tensors (BatchNorm's `num_batches_tracked`) are ordinary, tied
+weights appear under each of their names, and bfloat16 is the dtype of that name of ml_dtypes.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..learner import Learner
+
+
+def weights_of(model: torch.nn.Module) -> list[NDArray[Any]]:
+    """The tensors of the module, each (its shape,) in its own dtype: copies that later training does not change.
+
+    Raises ValueError for a tensor that numpy cannot hold (sparse, quantised, 8-bit floats), naming it.
+    """
+    return [_to_array(name, tensor) for name, tensor in state_of(model).items()]
+
+
+def load_weights(model: torch.nn.Module, weights: Sequence[NDArray[Any]]) -> None:
+    """Copy arrays in `weights_of` order into the module, which keeps its dtypes, devices and parameter objects.
+
+    Raises ValueError naming the tensor, before anything is changed, when the number of arrays or a shape differs.
+    """
+    tensors = state_of(model)
+    if len(weights) != len(tensors):
+        raise ValueError(
+            f"the model has {len(tensors)} tensors, got {len(weights)}: {_first_odd_one(tensors, weights)}"
+        )
+    arrays = dict(zip(tensors, map(np.asarray, weights), strict=True))
+    for name, array in arrays.items():
+        if array.shape != tuple(tensors[name].shape):
+            raise ValueError(f"tensor {name!r}: expected shape {tuple(tensors[name].shape)}, got {array.shape}")
+    # Through load_state_dict rather than copy_: modules may hook it, and extra (non-tensor) state passes unchanged.
+    model.load_state_dict({**model.state_dict(), **{name: _to_tensor(name, array) for name, array in arrays.items()}})
+
+
+class TorchLearner(Learner):
+    """A learner around `self.model`: a subclass assigns the module and writes `train` and `evaluate`."""
+
+    model: torch.nn.Module
+
+    @property
+    def names(self) -> list[str]:  # type: ignore[override]  # a plain attribute in the base; here the model decides
+        """The tensors' names in `state_dict()` order."""
+        return list(state_of(self.model))
+
+    @property
+    def trainable(self) -> list[bool]:  # type: ignore[override]  # as above
+        """Which tensors an optimizer may move: parameters that require a gradient, not buffers, not frozen ones."""
+        moved = {n for n, p in self.model.named_parameters(remove_duplicate=False) if p.requires_grad}
+        return [name in moved for name in self.names]
+
+    def get_weights(self) -> list[NDArray[Any]]:
+        """The model's tensors as arrays (see `weights_of`)."""
+        return weights_of(self.model)
+
+    def set_weights(self, weights: list[NDArray[Any]]) -> None:
+        """Put arrays into the model (see `load_weights`)."""
+        load_weights(self.model, weights)
+
+
+def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state without a module's extra state, which may be any object and stays at home."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+
+
+def _to_array(name: str, tensor: torch.Tensor) -> NDArray[Any]:
+    try:
+        host = tensor.detach().to("cpu", copy=True).contiguous()
+        if host.dtype == torch.bfloat16:  # numpy has no such type: hand over the same bits
+            return np.asarray(host.view(torch.int16).numpy()).view(ml_dtypes.bfloat16)
+        return np.asarray(host.numpy())
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"tensor {name!r} ({tensor.dtype}, {tensor.layout}) has no numpy form: {error}") from error
+
+
+def _to_tensor(name: str, array: NDArray[Any]) -> torch.Tensor:
+    """A tensor that may share the array's memory: for reading only."""
+    try:
+        if array.dtype == ml_dtypes.bfloat16:
+            return torch.from_numpy(_plain(array).view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(_plain(array))
+    except TypeError as error:
+        raise ValueError(f"tensor {name!r}: an array of {array.dtype} has no torch form") from error
+
+
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The array as torch takes it without a word: C order, native bytes, writable; a copy only where it is not."""
+    return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"])
+
+
+def _first_odd_one(tensors: dict[str, torch.Tensor], weights: Sequence[NDArray[Any]]) -> str:
+    """The first place at which shapes part company, in words: what a user needs to find the missing layer."""
+    for (name, tensor), array in zip(tensors.items(), weights, strict=False):
+        if tuple(tensor.shape) != np.shape(array):
+            return f"they differ from {name!r} on, expected shape {tuple(tensor.shape)}, got {np.shape(array)}"
+    if len(weights) < len(tensors):
+        return f"{list(tensors)[len(weights)]!r} is the first without an array"
+    return f"array {len(tensors)} of shape {np.shape(weights[len(tensors)])} is the first without a tensor"

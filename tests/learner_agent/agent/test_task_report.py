@@ -1,0 +1,72 @@
+"""`progress()`, and the tail of a traceback."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from learner_agent import progress
+from learner_agent.agent.task_report import TAIL_LINES, TaskReport, current, failure_reason
+from services import messages as m
+from services.errors import TaskVoid
+
+
+@pytest.fixture
+def report() -> Iterator[TaskReport]:
+    """Of the task at hand."""
+    made = TaskReport()
+    token = current.set(made)
+    yield made
+    current.reset(token)
+
+
+def test_outside_a_task_progress_does_nothing() -> None:
+    """A train() that is called by hand, in a notebook say, works."""
+    progress(epoch=1, batch=2, loss=0.5)
+
+
+def test_the_latest_progress_is_kept(report: TaskReport) -> None:
+    """What is not told is absent."""
+    progress(epoch=1, batch=2, loss=0.5)
+    progress(batch=3)
+    assert report.latest == m.Progress(batch=3)
+
+
+def test_numpys_numbers_are_numbers(report: TaskReport) -> None:
+    """A batch counted by numpy, a loss in float32."""
+    progress(epoch=np.int64(1), batch=np.int32(2), loss=np.float32(0.5))
+    assert report.latest == m.Progress(epoch=1, batch=2, loss=0.5)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_absent(report: TaskReport, loss: float) -> None:
+    """It cannot be shown, and must not end the training."""
+    progress(epoch=1, loss=loss)
+    assert report.latest == m.Progress(epoch=1)
+
+
+def test_progress_raises_when_the_task_is_void(report: TaskReport) -> None:
+    """With the controller's words."""
+    report.void = "the round has closed"
+    with pytest.raises(TaskVoid, match="the round has closed"):
+        progress(epoch=1)
+    assert report.latest is None
+
+
+def test_a_tail_ends_with_the_message() -> None:
+    """At most so many lines, the last ones."""
+
+    def deep(level: int) -> None:
+        if level:
+            deep(level - 1)
+        else:
+            raise ValueError("no such layer")
+
+    with pytest.raises(ValueError, match="no such layer") as raised:
+        deep(30)
+    lines = failure_reason(raised.value).splitlines()
+    assert lines[-1] == "ValueError: no such layer"
+    assert len(lines) == TAIL_LINES
