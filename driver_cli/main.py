@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from . import exits
-from .commands import control, follow, local, reading, run, verify
+from .commands import follow, run, verify
+from .commands import operator as control
+from .commands import standalone as local
+from .commands import status as reading
 
 app = typer.Typer(
     name="metis",

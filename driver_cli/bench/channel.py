@@ -9,8 +9,8 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from ..local import HOST
-from ..process import Child, Children
+from ..local.controller import HOST
+from ..local.processes import Child, Children
 from ..race import race
 
 ASK_S = 300.0  # a helper that takes longer is broken

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from services.errors import InvalidConfig
 
-from . import plot, tables
+from . import plot
+from . import printout as tables
 from .durability import Stores
 from .idle import Waiters
-from .measured import Report
+from .measurements import Report
 from .sizes import Size, counts, sizes
 from .stress import Stress
 from .sweep import Sweep

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..local import HOST
+from ..local.controller import HOST
 from .channel import line
 
 AT_ONCE = 64  # enrolments that are under way

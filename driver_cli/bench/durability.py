@@ -7,11 +7,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..process import children
-from .federation import Federation
+from ..local.processes import children
 from .machine import load
-from .measured import Durability
+from .measurements import Durability
 from .sizes import Size
+from .testbed import Federation
 
 FASTEST = "InMemory"  # what the others are compared with: it keeps nothing
 STORES = {FASTEST: (FASTEST, False), "OnDisk": ("OnDisk", False), "OnDisk, --fsync": ("OnDisk", True)}

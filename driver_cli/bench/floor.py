@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..local import HOST
+from ..local.controller import HOST
 from .channel import Asked
 
 PIECE = 256 * 1024  # bytes

@@ -18,12 +18,12 @@ from services import wire
 from services.errors import FederationError, InvalidConfig
 from services.rest import Client
 
-from ..local import start_controller
-from ..process import Children, children
+from ..local.controller import start_controller
+from ..local.processes import Children, children
 from . import counters
 from .channel import Helper, start_helper
 from .machine import load
-from .measured import Idle, Spread
+from .measurements import Idle, Spread
 
 WOKEN = 1_000  # learners that get a task
 RUNS = 5  # how often

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services.errors import InvalidConfig
 
-from .measured import Case, Report
+from .measurements import Case, Report
 
 WIDTH, HEIGHT = 420, 300  # of a panel's drawing area, in pixels
 LEFT, TOP, BETWEEN, BELOW = 70, 50, 80, 70

@@ -12,14 +12,14 @@ from pathlib import Path
 from services import messages as m
 from services.errors import InvalidConfig
 
-from ..process import Child, Children, children
+from ..local.processes import Child, Children, children
 from . import counters
 from .channel import Helper, start_helper
 from .counters import Peaks, megabytes
-from .federation import Federation
 from .machine import load
-from .measured import Case, Cpu, Floor, Memory, Spread
+from .measurements import Case, Cpu, Floor, Memory, Spread
 from .sizes import Size
+from .testbed import Federation
 
 WARM_UP = 1  # rounds that do not count, of each: connections are opened, memory is touched for the first time
 BLOCK = 3  # rounds in a row before it is the other's turn

@@ -9,7 +9,7 @@ from pathlib import Path
 from .durability import Stores
 from .idle import Waiters
 from .machine import describe, load
-from .measured import Case, Durability, Idle, Report
+from .measurements import Case, Durability, Idle, Report
 from .stress import Stress
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import exits, options
-from ..options import Controller, Json, RootCertificate, RunId, Token, TokenFile
+from .. import exits
+from . import options
+from .options import Controller, Json, RootCertificate, RunId, Token, TokenFile
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -47,8 +48,8 @@ def next_round(
 
 
 async def _watch(to: Connection, run_id: str, as_json: bool) -> dict[str, Any]:
-    from ..display import display_for
-    from ..steering import Steering
+    from ..session.run_handle import Steering
+    from ..show.display import display_for
 
     with display_for(sys.stderr if as_json else sys.stdout) as display:
         async with Steering(to, display) as steering:
@@ -58,9 +59,9 @@ async def _watch(to: Connection, run_id: str, as_json: bool) -> dict[str, Any]:
 
 
 async def _next_round(to: Connection, run_id: str, wait: bool) -> tuple[str, dict[str, Any]]:
-    from .. import words
-    from ..display import Silent
-    from ..steering import Steering
+    from ..session.run_handle import Steering
+    from ..show import words
+    from ..show.display import Silent
 
     async with Steering(to, Silent()) as steering:
         await steering.reach(options.READ_PATIENCE_S)

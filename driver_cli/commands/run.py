@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import exits, options
-from ..options import Controller, Json, RootCertificate, Token, TokenFile
+from .. import exits
+from . import options
+from .options import Controller, Json, RootCertificate, Token, TokenFile
 
 WHAT = "What is run (goes before the file)"
 LEFT = "What is left behind"
@@ -87,8 +88,8 @@ def run(
     Ctrl-C stops the run and leaves the results so far. Exit status: 0 completed, or stopped by an operator; 1 the run
     failed; 2 wrong usage or a refused configuration; 3 the controller cannot be reached; 130 interrupted.
     """
-    from ..run_options import run_config
-    from ..session import DriverSession
+    from ..session.driver_session import DriverSession
+    from ..session.run_options import run_config
 
     given = dict(
         learners=learners,
@@ -120,7 +121,7 @@ def run(
 
 
 async def _drive(session: Any, attach: bool, as_json: bool) -> dict[str, Any]:
-    from ..display import display_for
+    from ..show.display import display_for
 
     results: dict[str, Any] = await session.drive(display_for(sys.stderr if as_json else sys.stdout), attach)
     return results

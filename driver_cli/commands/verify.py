@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .. import exits, options
-from ..options import Json
+from .. import exits
+from . import options
+from .options import Json
 
 WIDTH = 160  # of the table where there is no terminal
 
@@ -39,7 +40,7 @@ def verify(
 
     Exit status: 1 when a round differs, else 0.
     """
-    from ..verifying import summary, table, verified, written
+    from ..local.verification import summary, table, verified, written
 
     try:
         of = written(data_dir, run)

@@ -18,12 +18,12 @@ import pytest
 from driver_cli.bench import counters, floor
 from driver_cli.bench.channel import start_helper
 from driver_cli.bench.crowd import Crowd
-from driver_cli.bench.federation import spread
 from driver_cli.bench.idle import raise_file_limit
 from driver_cli.bench.sizes import counts, sizes
 from driver_cli.bench.stress import Stress, turns
+from driver_cli.bench.testbed import spread
 from driver_cli.exits import ChildDied
-from driver_cli.process import children
+from driver_cli.local.processes import children
 from learner_agent.synthetic import layer_shapes
 from services.errors import InvalidConfig
 from tests.conftest import Served

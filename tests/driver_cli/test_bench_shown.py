@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from driver_cli.bench import plot, tables
+from driver_cli.bench import plot
+from driver_cli.bench import printout as tables
 from driver_cli.bench.machine import Machine
-from driver_cli.bench.measured import Case, Cpu, Floor, Idle, Memory, Report, Spread
+from driver_cli.bench.measurements import Case, Cpu, Floor, Idle, Memory, Report, Spread
 from services.errors import InvalidConfig
 from tests.docs.pages import ROOT
 

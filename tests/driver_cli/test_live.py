@@ -12,10 +12,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from driver_cli import follow
-from driver_cli.display import Lines, Silent, display_for
-from driver_cli.live import draw
-from driver_cli.view import View
+from driver_cli.session import follower as follow
+from driver_cli.show.display import Lines, Silent, display_for
+from driver_cli.show.live import draw
+from driver_cli.show.view import View
 from services import messages as m
 from tests.conftest import InProcess
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driver_cli import model_files, safetensors
+from driver_cli.session import model_files, safetensors
 from services import wire
 from services.errors import InvalidConfig, MalformedUpdate
 from services.wire import DTYPES, Document

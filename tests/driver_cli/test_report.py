@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from driver_cli.report import BLOCKS, columns, curve, report
+from driver_cli.show.report import BLOCKS, columns, curve, report
 from services import messages as m
 from services.config import RunConfig, TerminationSignals
 

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from driver_cli import DriverSession
-from driver_cli.display import Silent
-from driver_cli.view import View
+from driver_cli.show.display import Silent
+from driver_cli.show.view import View
 from services import ClientParams, TerminationSignals, wire
 from services import messages as m
 from services.errors import FederationError, InvalidConfig, UnknownRun, Unreachable

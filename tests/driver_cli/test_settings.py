@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from driver_cli import settings
-from driver_cli.run_options import run_config
-from driver_cli.session import DriverSession
+from driver_cli.session import settings
+from driver_cli.session.driver_session import DriverSession
+from driver_cli.session.run_options import run_config
 from services import ServerParams, TerminationSignals
 from services.errors import InvalidConfig
 

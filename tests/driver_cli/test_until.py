@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from driver_cli.until import parse
+from driver_cli.session.until import parse
 from services.errors import InvalidConfig
 
 

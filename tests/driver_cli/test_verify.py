@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from driver_cli.verifying import written
+from driver_cli.local.verification import written
 from services.errors import InvalidConfig, InvalidRequest, UnknownRun
 
 from .conftest import metis

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from controller_api.settings import Settings
-from driver_cli.verifying import Verified, verified, written
+from driver_cli.local.verification import Verified, verified, written
 from learner_agent import Learner
 from learner_agent.control import Control
 from services import ModelStoreConfig

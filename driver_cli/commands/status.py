@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import exits, options
-from ..options import Controller, Json, RootCertificate, RunId, Token, TokenFile
+from .. import exits
+from . import options
+from .options import Controller, Json, RootCertificate, RunId, Token, TokenFile
 
 if TYPE_CHECKING:
     from ..connection import Connection
@@ -61,7 +62,7 @@ def logs(
 
 
 async def _status(to: Connection, as_json: bool) -> None:
-    from .. import tables
+    from ..show import tables
 
     async with to.client(options.READ_PATIENCE_S) as client:
         found = await client.federation()
@@ -73,7 +74,7 @@ async def _status(to: Connection, as_json: bool) -> None:
 
 
 async def _learners(to: Connection, as_json: bool) -> None:
-    from .. import tables
+    from ..show import tables
 
     async with to.client(options.READ_PATIENCE_S) as client:
         found = await client.learners()
@@ -84,7 +85,7 @@ async def _learners(to: Connection, as_json: bool) -> None:
 
 
 async def _rounds(to: Connection, run_id: str, as_json: bool) -> None:
-    from .. import tables
+    from ..show import tables
 
     async with to.client(options.READ_PATIENCE_S) as client:
         found, run = await client.rounds(run_id), await client.run(run_id)
@@ -95,7 +96,7 @@ async def _rounds(to: Connection, run_id: str, as_json: bool) -> None:
 
 
 async def _logs(to: Connection, follow: bool, as_json: bool) -> None:
-    from ..log import events
+    from .log import events
 
     async with to.client(options.READ_PATIENCE_S) as client, contextlib.aclosing(events(client, follow)) as log:
         async for event in log:

@@ -11,7 +11,8 @@ from typing import Any
 from services.errors import NotFound
 from services.rest import Client
 
-from . import files, words
+from .. import files
+from ..show import words
 
 
 @dataclass(frozen=True)

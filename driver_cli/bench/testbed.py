@@ -13,10 +13,10 @@ from services import messages as m
 from services.errors import FederationError
 from services.rest import Client
 
-from ..local import LocalController, start_controller
-from ..process import Child, Children
+from ..local.controller import LocalController, start_controller
+from ..local.processes import Child, Children
 from ..race import race
-from .measured import Cpu
+from .measurements import Cpu
 from .sizes import Size
 
 READY_S = 300.0  # how long the learners may take to be there and to give the initial weights

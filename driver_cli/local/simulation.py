@@ -22,10 +22,10 @@ from services.config import TerminationSignals
 from services.errors import InvalidConfig
 from services.process.environment import code_named
 
-from . import settings
-from .connection import Connection
-from .display import Display
-from .session import DriverSession
+from ..connection import Connection
+from ..session import settings
+from ..session.driver_session import DriverSession
+from ..show.display import Display
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from ..connection import Connection
 
 HERE = "Where the controller is"
 Controller = Annotated[
@@ -52,7 +52,7 @@ def connect(
     controller: str | None, token: str | None, token_file: Path | None, root_certificate: Path | None
 ) -> Connection:
     """The connection that the options name."""
-    from .connection import connection, token_of_file
+    from ..connection import connection, token_of_file
 
     if token is None and token_file is not None:
         token = token_of_file(token_file)

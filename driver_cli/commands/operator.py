@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import exits, options
-from ..options import Controller, Json, RootCertificate, RunId, Token, TokenFile
+from .. import exits
+from . import options
+from .options import Controller, Json, RootCertificate, RunId, Token, TokenFile
 
 if TYPE_CHECKING:
     from ..connection import Connection

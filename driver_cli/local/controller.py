@@ -12,8 +12,8 @@ import tenacity
 
 from services.errors import InvalidConfig, Unreachable
 
-from .process import Child, Children
-from .race import race
+from ..race import race
+from .processes import Child, Children
 
 HOST = "127.0.0.1"
 HEALTHY_S = 60.0  # how long a controller may take to start

@@ -11,8 +11,8 @@ from services import messages as m
 from services.errors import UnknownRun
 from services.rest import Client
 
-from .race import race
-from .view import LEARNER_EVENTS, View
+from ..race import race
+from ..show.view import LEARNER_EVENTS, View
 
 CHECK_S = 2.0  # at least so often the controller is asked: its words of what it waits for count seconds
 FRESH_S = 1.0  # while things happen, what no event tells (what is waited for) is asked for as often as this

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from .. import exits, options
-from ..options import Json
+from .. import exits
+from . import options
+from .options import Json
 
 
 def demo(
@@ -23,8 +24,8 @@ def demo(
 
     Everything listens on 127.0.0.1 and ends with the command.
     """
-    from ..demo import Demo
-    from ..display import display_for
+    from ..local.demo import Demo
+    from ..show.display import display_for
 
     results = exits.run(Demo(learners, rounds, port, keep, out).run(display_for(sys.stdout)))
     raise typer.Exit(exits.FAILED if results["run"]["state"] == "failed" else exits.DONE)
@@ -80,8 +81,8 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Run a federation of many learners in this one process, for research."""
-    from ..display import display_for
-    from ..simulate import Simulation
+    from ..local.simulation import Simulation
+    from ..show.display import display_for
 
     simulation = Simulation(learners, concurrency, rounds, learner, assignments or [], out)
     results = exits.run(simulation.run(display_for(sys.stderr if as_json else sys.stdout)))

@@ -12,14 +12,14 @@ from services import messages as m
 from services.errors import Conflict, FederationError, Unreachable
 from services.rest import Client
 
-from . import words
+from ..connection import Connection
+from ..show import words
+from ..show.display import Display
+from ..show.view import View
 from .collecting import collect
-from .connection import Connection
-from .display import Display
-from .follow import follow
+from .evaluation import Evaluate, Scorer
+from .follower import follow
 from .outputs import Outputs
-from .scoring import Evaluate, Scorer
-from .view import View
 
 PATIENCE_S = 60.0  # how long a controller that has answered may be gone
 STOP_S = 15.0  # how long an interrupted driver waits for the run to stop

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ..report import columns
+from ..show.report import columns
 from .machine import Machine
-from .measured import Case, Durability, Idle, Report, Spread
+from .measurements import Case, Durability, Idle, Report, Spread
 
 Rows = Sequence[Sequence[str]]
 Table = tuple[str, Rows]  # what it shows, and its rows; the first is the head

@@ -10,13 +10,13 @@ from typing import Any
 
 from services.config import TerminationSignals
 
-from . import words
-from .connection import Connection
-from .display import Display
-from .local import LocalController, start_controller
-from .process import Children, children
-from .race import race
-from .session import DriverSession
+from ..connection import Connection
+from ..race import race
+from ..session.driver_session import DriverSession
+from ..show import words
+from ..show.display import Display
+from .controller import LocalController, start_controller
+from .processes import Children, children
 
 LEARNER = "learner_agent.digits:digits_learner"
 JOIN_S = 120.0  # how long the learners may take to start and enrol

@@ -21,7 +21,7 @@ from services.store import OnDisk
 from services.store.reading import Aside, Kept, rows_of
 from services.verify import Verdict, verify
 
-from . import words
+from ..show import words
 
 STYLES = {"same": "green", "differs": "bold red", "not kept": "dim"}
 SHOWN = slice(7, 19)  # of a digest, without its `sha256-`

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .exits import ChildDied
+from ..exits import ChildDied
 
 TERMINATE_S = 5.0  # how long a child has between SIGTERM and SIGKILL
 TAIL_LINES = 15

@@ -7,11 +7,11 @@ from typing import Any
 from services import messages as m
 from services.rest import Client
 
-from . import words
-from .display import Display
+from ..show import words
+from ..show.display import Display
+from ..show.view import View
+from .evaluation import Scorer
 from .outputs import Outputs
-from .scoring import Scorer
-from .view import View
 
 
 async def collect(client: Client, view: View, scorer: Scorer, outputs: Outputs, display: Display) -> dict[str, Any]:

@@ -15,13 +15,14 @@ from services.config import ClientParams, ServerParams, TerminationSignals
 from services.errors import FederationError, InvalidConfig
 from services.rest import Client
 
-from . import settings, words
-from .connection import Connection, connection
-from .display import Display, Silent, display_for, stderr
+from ..connection import Connection, connection
+from ..show import words
+from ..show.display import Display, Silent, display_for, stderr
+from . import settings
+from .evaluation import Evaluate
 from .initial import model_of_run, put_initial
 from .outputs import Outputs
-from .scoring import Evaluate
-from .steering import Steering
+from .run_handle import Steering
 
 T = TypeVar("T")
 Weights = Sequence[NDArray[Any]] | str | Path

@@ -16,7 +16,7 @@ from services.errors import FederationError
 from services.process.worker import Workers
 from services.rest import Client
 
-from .race import race
+from ..race import race
 
 T = TypeVar("T")
 Evaluate = Callable[[list[NDArray[Any]], int], Mapping[str, float]]

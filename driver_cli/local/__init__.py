@@ -1,0 +1,1 @@
+"""What needs this machine alone: processes of a federation, the demo, the simulation, rounds made again."""
