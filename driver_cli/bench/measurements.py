@@ -12,17 +12,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.errors import InvalidConfig
 
+from .. import files
 from . import counters
 from .machine import Machine
 
 
-class Measured(BaseModel):
+class Measurement(BaseModel):
     """Base of what is saved."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class Spread(Measured):
+class Spread(Measurement):
     """Several measurements of one thing."""
 
     median: float
@@ -36,7 +37,7 @@ class Spread(Measured):
         return cls(median=round(statistics.median(shown), 6), min=min(shown), max=max(shown))
 
 
-class Cpu(Measured):
+class Cpu(Measurement):
     """CPU seconds of the two sides; None where the system does not tell them of another process."""
 
     server: float | None
@@ -68,7 +69,7 @@ class Cpu(Measured):
         return cls(server=of([one.server for one in several]), learners=of([one.learners for one in several]))
 
 
-class Memory(Measured):
+class Memory(Measurement):
     """The most memory that the controller had, in MB (millions of bytes)."""
 
     anonymous_mb: float | None  # its own: heap, stacks, upload slots
@@ -76,7 +77,7 @@ class Memory(Measured):
     resident_mb: float | None  # both, and the pages of mapped files
 
 
-class Floor(Measured):
+class Floor(Measurement):
     """The same transfers by bare sockets."""
 
     round_s: Spread
@@ -85,7 +86,7 @@ class Floor(Measured):
     bytes: int  # a round, both ways
 
 
-class Case(Measured):
+class Case(Measurement):
     """One model size with one number of learners."""
 
     size: str
@@ -121,7 +122,7 @@ class Case(Measured):
         return self.cpu_s.server / self.floor.cpu_s.server
 
 
-class Idle(Measured):
+class Idle(Measurement):
     """Learners that wait for a task."""
 
     polls: int
@@ -141,7 +142,7 @@ class Idle(Measured):
     load: tuple[float, float]
 
 
-class Durability(Measured):
+class Durability(Measurement):
     """Rounds of federations that differ in their model store alone; the first store keeps nothing."""
 
     params: int
@@ -156,7 +157,7 @@ class Durability(Measured):
         return statistics.median(self.rounds_ms[store]) / statistics.median(first)
 
 
-class Report(Measured):
+class BenchReport(Measurement):
     """All that one call of `metis bench` measured."""
 
     machine: Machine
@@ -166,9 +167,7 @@ class Report(Measured):
 
     def save(self, file: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        part = file.with_name(f"{file.name}.part")
-        part.write_text(self.as_json(), encoding="utf-8")
-        part.replace(file)
+        files.write(file, self.as_json().encode())
 
     def as_json(self) -> str:
         """With the ratios, which are derived."""

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from ..show.report import columns
+from ..show import tables
 from .machine import Machine
-from .measurements import Case, Durability, Idle, Report, Spread
+from .measurements import BenchReport, Case, Durability, Idle, Spread
 
 Rows = Sequence[Sequence[str]]
 Table = tuple[str, Rows]  # what it shows, and its rows; the first is the head
@@ -24,19 +24,19 @@ T = TypeVar("T")
 NOT_KNOWN = "-"
 
 
-def text(reports: Sequence[Report]) -> str:
+def text(reports: Sequence[BenchReport]) -> str:
     """For a terminal."""
-    parts = [f"{title}\n{columns(rows, flush_right=len(rows[0]) > 2)}" for title, rows in _tables(reports)]
+    parts = [f"{title}\n{tables.columns(rows, flush_right=len(rows[0]) > 2)}" for title, rows in _tables(reports)]
     return "\n\n".join([*_machines(reports), *parts])
 
 
-def markdown(reports: Sequence[Report]) -> str:
+def markdown(reports: Sequence[BenchReport]) -> str:
     """For a page."""
     parts = [f"{title}\n\n{_markdown(rows)}" for title, rows in _tables(reports)]
     return "\n\n".join([*_machines(reports), *parts])
 
 
-def _tables(reports: Sequence[Report]) -> list[Table]:
+def _tables(reports: Sequence[BenchReport]) -> list[Table]:
     found: list[Table] = []
     cases = sorted((case for one in reports for case in one.cases), key=_order)
     for store in dict.fromkeys(case.model_store for case in cases):
@@ -145,7 +145,7 @@ def _range(median: float, low: float, high: float, runs: int) -> str:
     return f"{median:.0f} ms (median of {runs} runs, {low:.0f} to {high:.0f})"
 
 
-def _machines(reports: Sequence[Report]) -> list[str]:
+def _machines(reports: Sequence[BenchReport]) -> list[str]:
     """A paragraph for each machine, with a line for each time that it measured."""
     times: dict[str, list[str]] = {}
     for one in reports:

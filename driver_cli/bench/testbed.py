@@ -1,4 +1,4 @@
-"""The federation that the bench measures: a controller, learners in other processes, one run advanced by hand."""
+"""What the bench measures: a controller, learners in other processes, and one run that is advanced by hand."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from services import messages as m
 from services.errors import FederationError
 from services.rest import Client
 
-from ..local.controller import LocalController, start_controller
-from ..local.processes import Child, Children
+from ..local import Child, Children, LocalController, start_controller
 from ..race import race
 from .measurements import Cpu
 from .sizes import Size
@@ -31,7 +30,7 @@ def spread(learners: int) -> list[range]:
 
 
 @dataclass
-class Federation:
+class Testbed:
     """A run whose rounds are started one by one, `rounds` of them in all. Use it in `async with`."""
 
     started: Children

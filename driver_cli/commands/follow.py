@@ -48,26 +48,25 @@ def next_round(
 
 
 async def _watch(to: Connection, run_id: str, as_json: bool) -> dict[str, Any]:
-    from ..session.run_handle import Steering
-    from ..show.display import display_for
+    from ..session import RunHandle
+    from ..show import display_for
 
     with display_for(sys.stderr if as_json else sys.stdout) as display:
-        async with Steering(to, display) as steering:
-            await steering.reach(options.READ_PATIENCE_S)
-            await steering.attach(run_id)
-            return await steering.watch()
+        async with RunHandle(to, display) as handle:
+            await handle.reach(options.READ_PATIENCE_S)
+            await handle.attach(run_id)
+            return await handle.watch()
 
 
 async def _next_round(to: Connection, run_id: str, wait: bool) -> tuple[str, dict[str, Any]]:
-    from ..session.run_handle import Steering
-    from ..show import words
-    from ..show.display import Silent
+    from ..session import RunHandle
+    from ..show import Silent, words
 
-    async with Steering(to, Silent()) as steering:
-        await steering.reach(options.READ_PATIENCE_S)
+    async with RunHandle(to, Silent()) as handle:
+        await handle.reach(options.READ_PATIENCE_S)
         if not wait:
-            run = await steering.client.next_round(run_id)
+            run = await handle.client.next_round(run_id)
             return f"run {run.id} was told to go on; `metis watch` follows it", run.model_dump(mode="json")
-        await steering.attach(run_id)
-        closed = await steering.next_round()
-        return words.round_line(steering.view.run.config, closed), closed.model_dump(mode="json")
+        await handle.attach(run_id)
+        closed = await handle.next_round()
+        return words.round_line(handle.view.run.config, closed), closed.model_dump(mode="json")

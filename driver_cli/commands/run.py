@@ -88,8 +88,7 @@ def run(
     Ctrl-C stops the run and leaves the results so far. Exit status: 0 completed, or stopped by an operator; 1 the run
     failed; 2 wrong usage or a refused configuration; 3 the controller cannot be reached; 130 interrupted.
     """
-    from ..session.driver_session import DriverSession
-    from ..session.run_options import run_config
+    from ..session import DriverSession, run_config
 
     given = dict(
         learners=learners,
@@ -104,7 +103,7 @@ def run(
     )
     session = DriverSession(
         options.connect(controller, token, token_file, root_certificate),
-        config=run_config(file, given, assignments or []),
+        config=run_config.of_command_line(file, given, assignments or []),
         out=out,
         model_out=model_out,
         best_out=best_out,
@@ -121,7 +120,7 @@ def run(
 
 
 async def _drive(session: Any, attach: bool, as_json: bool) -> dict[str, Any]:
-    from ..show.display import display_for
+    from ..show import display_for
 
     results: dict[str, Any] = await session.drive(display_for(sys.stderr if as_json else sys.stdout), attach)
     return results

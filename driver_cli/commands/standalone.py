@@ -22,10 +22,10 @@ def demo(
 ) -> None:
     """Run a controller, three learners and a driver on this machine, on handwritten digits that come with metis.
 
-    Everything listens on 127.0.0.1 and ends with the command.
+    Everything listens on 127.0.0.1 and ends with the sweep.
     """
     from ..local.demo import Demo
-    from ..show.display import display_for
+    from ..show import display_for
 
     results = exits.run(Demo(learners, rounds, port, keep, out).run(display_for(sys.stdout)))
     raise typer.Exit(exits.FAILED if results["run"]["state"] == "failed" else exits.DONE)
@@ -58,13 +58,13 @@ def bench(
     The stress test of the MetisFL paper: 100k, 1M and 10M parameters in 100 hidden layers; 10, 25, 50, 100, 200
     learners.
     """
-    from ..bench import command
+    from ..bench import sweep
 
-    asked = command.Asked(params, learners, rounds, model_store, slots, floor, durability, idle, idle_seconds, out)
-    reports = command.saved(saved) if saved else [exits.run(command.measure(asked, plot))]
+    asked = sweep.SweepOptions(params, learners, rounds, model_store, slots, floor, durability, idle, idle_seconds, out)
+    reports = sweep.saved(saved) if saved else [exits.run(sweep.measure(asked, plot))]
     if plot:
-        command.draw(reports, plot)
-    print(command.shown(reports, as_json, markdown))
+        sweep.draw(reports, plot)
+    print(sweep.shown(reports, as_json, markdown))
 
 
 def simulate(
@@ -82,7 +82,7 @@ def simulate(
 ) -> None:
     """Run a federation of many learners in this one process, for research."""
     from ..local.simulation import Simulation
-    from ..show.display import display_for
+    from ..show import display_for
 
     simulation = Simulation(learners, concurrency, rounds, learner, assignments or [], out)
     results = exits.run(simulation.run(display_for(sys.stderr if as_json else sys.stdout)))

@@ -12,11 +12,9 @@ from services.config import TerminationSignals
 
 from ..connection import Connection
 from ..race import race
-from ..session.driver_session import DriverSession
-from ..show import words
-from ..show.display import Display
-from .controller import LocalController, start_controller
-from .processes import Children, children
+from ..session import DriverSession
+from ..show import Display, words
+from .processes import Children, LocalController, children, start_controller
 
 LEARNER = "learner_agent.digits:digits_learner"
 JOIN_S = 120.0  # how long the learners may take to start and enrol

@@ -1,4 +1,4 @@
-"""Child processes of the demo and the bench: started, watched, and ended again whatever happens to this one.
+"""Processes of a federation on this machine: started, watched, and ended again whatever happens to this one.
 
 A child writes into its own log file, sits in its own process group (Ctrl-C reaches this process alone, which then ends
 the children in order) and, on Linux, is sent SIGTERM by the kernel when this process is killed.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,8 +21,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..exits import ChildDied
+import httpx
+import tenacity
 
+from services.errors import InvalidConfig, Unreachable
+
+from ..exits import ChildDied
+from ..race import race
+
+HOST = "127.0.0.1"
+HEALTHY_S = 60.0  # how long a controller may take to start
+ASK_S = 0.05  # how often it is asked meanwhile
 TERMINATE_S = 5.0  # how long a child has between SIGTERM and SIGKILL
 TAIL_LINES = 15
 PR_SET_PDEATHSIG = 1
@@ -102,6 +113,14 @@ class Children:
         return not running
 
 
+@dataclass(frozen=True)
+class LocalController:
+    """A controller that this process started."""
+
+    url: str
+    process: Child
+
+
 @asynccontextmanager
 async def children(folder: Path) -> AsyncIterator[Children]:
     """Children that are ended on the way out: learners (started last) before the controller."""
@@ -115,11 +134,56 @@ async def children(folder: Path) -> AsyncIterator[Children]:
         await asyncio.gather(*(child.terminate() for child in reversed(started.all)))
 
 
+async def start_controller(
+    started: Children, model_store: str, port: int = 0, environment: Mapping[str, str] | None = None
+) -> LocalController:
+    """Start a controller on the loopback interface, with `environment` as its other settings; wait until it answers.
+
+    Raises InvalidConfig when the port is taken, ChildDied when it ends, Unreachable when it takes too long.
+    """
+    port = usable_port(port)
+    data = started.folder / "controller"
+    arguments = ("--host", HOST, "--port", str(port), "--data-dir", str(data), "--model-store", model_store)
+    process = started.start("controller", "controller_api", *arguments, **(environment or {}))
+    url = f"http://{HOST}:{port}"
+    await race(_healthy(url), process.died())
+    return LocalController(url, process)
+
+
+def usable_port(port: int) -> int:
+    """`port` if nothing listens on it; for 0 one that is free now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            why = "is in use" if taken else f"cannot be used: {error.strerror}"
+            raise InvalidConfig(f"port {port} {why}; --port 0 takes a free one", port=port) from error
+        return int(probe.getsockname()[1])
+
+
 def clean_environment(given: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with `given` as its only METIS_* settings (its tokens are for another federation)."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("METIS_")}
     kept.setdefault("OMP_NUM_THREADS", "1")  # several learners share the cores of one machine
     return {**kept, "PYTHONUNBUFFERED": "1", **given}
+
+
+async def _healthy(url: str) -> None:
+    """Ask until the controller answers that it is well."""
+    attempts = tenacity.AsyncRetrying(
+        wait=tenacity.wait_fixed(ASK_S),
+        stop=tenacity.stop_after_delay(HEALTHY_S),
+        retry=tenacity.retry_if_exception_type(httpx.HTTPError),
+    )
+    try:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            async for attempt in attempts:
+                with attempt:
+                    (await http.get(f"{url}/healthz")).raise_for_status()
+    except tenacity.RetryError as error:
+        raise Unreachable(f"the controller at {url} was not healthy after {HEALTHY_S:g} s", url=url) from error
 
 
 def _reap(child: Child, loop: asyncio.AbstractEventLoop) -> None:

@@ -23,9 +23,8 @@ from services.errors import InvalidConfig
 from services.process.environment import code_named
 
 from ..connection import Connection
-from ..session import settings
-from ..session.driver_session import DriverSession
-from ..show.display import Display
+from ..session import DriverSession, run_config
+from ..show import Display
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -78,7 +77,7 @@ class Simulation:
             _connection(app),
             self.learners,
             TerminationSignals(federation_rounds=self.rounds),
-            config={"name": "simulation", **settings.of_options(self.assignments)},
+            config={"name": "simulation", **run_config.of_options(self.assignments)},
             out=self.out,
             shutdown=True,  # the agents end by it
         )

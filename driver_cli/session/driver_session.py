@@ -9,20 +9,18 @@ from typing import Any, TextIO, TypeVar
 
 from numpy.typing import NDArray
 
-from services import config as cfg
 from services import messages as m
 from services.config import ClientParams, ServerParams, TerminationSignals
 from services.errors import FederationError, InvalidConfig
 from services.rest import Client
 
 from ..connection import Connection, connection
-from ..show import words
-from ..show.display import Display, Silent, display_for, stderr
-from . import settings
+from ..show import Display, Silent, display_for, stderr, words
+from . import run_config
 from .evaluation import Evaluate
-from .initial import model_of_run, put_initial
-from .outputs import Outputs
-from .run_handle import Steering
+from .initial_model import model_of_run, put_initial
+from .results import Outputs
+from .run_handle import RunHandle
 
 T = TypeVar("T")
 Weights = Sequence[NDArray[Any]] | str | Path
@@ -68,7 +66,7 @@ class DriverSession:
         if initial_weights is not None and from_run is not None:
             raise InvalidConfig("initial weights (--initial-model) or the run to go on from (--from-run): not both")
         self._connection = controller if isinstance(controller, Connection) else connection(controller, token)
-        self.config = _run_config(learners, termination_signals, is_async, config, learners_timeout_s)
+        self.config = run_config.of_session(learners, termination_signals, is_async, config, learners_timeout_s)
         self._initial_weights = initial_weights
         self._from_run = from_run
         self._evaluate = evaluate
@@ -98,13 +96,13 @@ class DriverSession:
         self._outputs.check()
         self._central.clear()
         with display:
-            async with self._steering(display) as steering:
-                await steering.reach(self._controller_timeout_s)
+            async with self._handle(display) as handle:
+                await handle.reach(self._controller_timeout_s)
                 if attach:
-                    await steering.attach("current")
+                    await handle.attach("current")
                 else:
-                    await steering.begin(await self._sent(steering.client))
-                return await steering.see_through()
+                    await handle.begin(await self._sent(handle.client))
+                return await handle.see_through()
 
     def start(self) -> dict[str, Any]:
         """Start a run whose rounds are started one by one, and wait until it is ready for the first; returns the run.
@@ -128,26 +126,26 @@ class DriverSession:
         self._outputs.check()
         self._central.clear()
         with display_for(self._out) as display:
-            async with self._steering(display) as steering:
-                await steering.reach(self._controller_timeout_s)
-                self._run_id = await steering.begin({**await self._sent(steering.client), "advance": "manual"})
-                run = await steering.until_ready()
-                self._last_event = steering.view.last_event
+            async with self._handle(display) as handle:
+                await handle.reach(self._controller_timeout_s)
+                self._run_id = await handle.begin({**await self._sent(handle.client), "advance": "manual"})
+                run = await handle.until_ready()
+                self._last_event = handle.view.last_event
                 return run.model_dump(mode="json")
 
     async def _next_round(self) -> dict[str, Any]:
-        async with self._steering(Silent()) as steering:
-            await steering.attach(self._run_id or "current", self._last_event)
-            closed = await steering.next_round()
-            self._last_event = steering.view.last_event
+        async with self._handle(Silent()) as handle:
+            await handle.attach(self._run_id or "current", self._last_event)
+            closed = await handle.next_round()
+            self._last_event = handle.view.last_event
             if self._out is not None:
-                print(words.round_line(steering.view.run.config, closed), file=self._out, flush=True)
+                print(words.round_line(handle.view.run.config, closed), file=self._out, flush=True)
             return closed.model_dump(mode="json")
 
     async def _finish(self) -> dict[str, Any]:
-        async with self._steering(Silent()) as steering:
-            await steering.attach(self._run_id or "latest", self._last_event)
-            return await steering.finish()
+        async with self._handle(Silent()) as handle:
+            await handle.attach(self._run_id or "latest", self._last_event)
+            return await handle.finish()
 
     async def _sent(self, client: Client) -> dict[str, Any]:
         if self._from_run is not None:
@@ -156,8 +154,8 @@ class DriverSession:
             return self.config
         return {**self.config, "initial_model": await put_initial(client, self._initial_weights)}
 
-    def _steering(self, display: Display) -> Steering:
-        return Steering(
+    def _handle(self, display: Display) -> RunHandle:
+        return RunHandle(
             self._connection,
             display,
             evaluate=self._evaluate,
@@ -166,23 +164,6 @@ class DriverSession:
             on_event=self._on_event,
             central=self._central,
         )
-
-
-def _run_config(
-    learners: Sequence[ServerParams] | int,
-    signals: TerminationSignals | None,
-    is_async: bool,
-    config: Mapping[str, Any] | str | Path | None,
-    learners_timeout_s: float,
-) -> dict[str, Any]:
-    count = learners if isinstance(learners, int) else len(learners)
-    defaults: dict[str, Any] = {"schedule": {"join_deadline_s": learners_timeout_s}}
-    if count > 0:
-        defaults["min_learners"] = count
-    given = cfg.merge(settings.sparse(config), settings.of_signals(signals))
-    if is_async:
-        given["scheduler"] = "Asynchronous"
-    return settings.checked(cfg.merge(defaults, given))
 
 
 def _blocking(main: Coroutine[Any, Any, T]) -> T:

@@ -12,7 +12,7 @@ from services.errors import UnknownRun
 from services.rest import Client
 
 from ..race import race
-from ..show.view import LEARNER_EVENTS, View
+from ..show import LEARNER_EVENTS, View
 
 CHECK_S = 2.0  # at least so often the controller is asked: its words of what it waits for count seconds
 FRESH_S = 1.0  # while things happen, what no event tells (what is waited for) is asked for as often as this
@@ -20,18 +20,9 @@ FRESH_S = 1.0  # while things happen, what no event tells (what is waited for) i
 Events = Callable[[int], AsyncIterator[m.Event]]  # the log after an event's number, for ever
 
 
-async def follow(
-    client: Client, events: Events, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]
-) -> None:
-    """Keep `view` up to date until `until()`; `tell` hears each event after the view took it in.
+class Follower:
+    """Keeps `view` up to date until `until()`; `tell` hears each event after the view took it in."""
 
-    Raises Unreachable when the controller does not answer for the client's patience, UnknownRun when it has forgotten
-    the run.
-    """
-    await _Follower(client, events, view, tell, until).follow()
-
-
-class _Follower:
     def __init__(
         self, client: Client, events: Events, view: View, tell: Callable[[m.Event], None], until: Callable[[], bool]
     ) -> None:
@@ -41,6 +32,11 @@ class _Follower:
         self._asked = 0.0
 
     async def follow(self) -> None:
+        """Follow it to there.
+
+        Raises Unreachable when the controller does not answer for the client's patience, UnknownRun when it has
+        forgotten the run.
+        """
         self._look()
         await race(_wait(self._over), self._read(), self._check())
 

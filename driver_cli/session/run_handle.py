@@ -1,4 +1,4 @@
-"""Steering one run over one connection: reach the controller, begin or attach, follow, end, collect."""
+"""One run over one connection: reach the controller, begin or attach, follow, end, collect."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from services.errors import Conflict, FederationError, Unreachable
 from services.rest import Client
 
 from ..connection import Connection
-from ..show import words
-from ..show.display import Display
-from ..show.view import View
-from .collecting import collect
+from ..show import Display, View, words
 from .evaluation import Evaluate, Scorer
-from .follower import follow
-from .outputs import Outputs
+from .follower import Follower
+from .results import Outputs, collect
 
 PATIENCE_S = 60.0  # how long a controller that has answered may be gone
 STOP_S = 15.0  # how long an interrupted driver waits for the run to stop
 
 
-class Steering:
+class RunHandle:
     """One run in the driver's hands. Used in `async with`, which holds the connection."""
 
     def __init__(
@@ -140,7 +137,8 @@ class Steering:
 
     async def _follow(self, until: Callable[[], bool]) -> None:
         self._display.show(self.view)
-        await follow(self.client, self._to.events or self.client.events, self.view, self._tell, until)
+        follower = Follower(self.client, self._to.events or self.client.events, self.view, self._tell, until)
+        await follower.follow()
         self._display.show(self.view)
 
     async def _until_closed(self, number: int) -> m.Round:

@@ -16,8 +16,8 @@ from rich.text import Text
 from services import messages as m
 
 from . import words
-from .cells import rounds_cells
 from .report import report
+from .tables import rounds_cells
 from .view import View
 
 PER_SECOND = 8  # how often the screen is drawn

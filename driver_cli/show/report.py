@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from services import messages as m
 
 from . import words
-from .cells import rounds_cells
+from .tables import columns, rounds_cells
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ROWS = 6  # height of a curve, in lines
@@ -33,14 +33,6 @@ def table(results: m.Results, central: Mapping[int, m.Metrics]) -> str:
     before = len(results.rounds) - len(rows)
     title = [f"({words.plural(before, 'round')} before these)"] if before else []
     return "\n".join([*title, columns([head, *rows])]) if rows else ""
-
-
-def columns(rows: Sequence[Sequence[str]], flush_right: bool = True) -> str:
-    """Rows of cells, each column as wide as its widest cell."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    sign = ">" if flush_right else "<"
-    lines = ["  ".join(f"{cell:{sign}{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def metric_curve(results: m.Results) -> str | None:

@@ -1,14 +1,43 @@
-"""What the reading commands print: plain text in columns, the same on a terminal and in a pipe."""
+"""Tables of the federation, its learners and a run's rounds as text; the live view draws the same cells in colour."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from services import messages as m
+from services.config import RunConfig
 
 from . import words
-from .cells import rounds_cells
-from .report import columns
+
+
+def columns(rows: Sequence[Sequence[str]], flush_right: bool = True) -> str:
+    """Rows of cells, each column as wide as its widest cell."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    sign = ">" if flush_right else "<"
+    lines = ["  ".join(f"{cell:{sign}{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def rounds_cells(
+    config: RunConfig, rounds: Sequence[m.Round], central: Mapping[int, m.Metrics]
+) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row for each round; `central` holds the driver's own scores by round."""
+    train = _names(r.train_metrics.combined for r in rounds)
+    scored = _names(r.evaluation_metrics.combined for r in rounds)
+    own = _names(central.values())
+    head = ["round", "learners", *(f"train {n}" for n in train), *scored, *(f"central {n}" for n in own), "time"]
+    rows = [
+        [
+            words.round_title(config, r.round),
+            words.took_part(r),
+            *_values(r.train_metrics.combined, train),
+            *_values(r.evaluation_metrics.combined, scored),
+            *_values(central.get(r.round, {}), own),
+            words.duration(words.seconds_of(r)),
+        ]
+        for r in rounds
+    ]
+    return head, rows
 
 
 def status(url: str, found: m.FederationStatus, rounds: Sequence[m.Round]) -> str:
@@ -66,3 +95,11 @@ def _run(run: m.Run, rounds_: Sequence[m.Round]) -> list[tuple[str, str]]:
 
 def _going_on(run: m.Run) -> str:
     return f"run {run.id} {run.state}" + (f": {run.waiting_for}" if run.waiting_for else "")
+
+
+def _names(metrics: Iterable[m.Metrics]) -> list[str]:
+    return list(dict.fromkeys(name for given in metrics for name in given))[: words.SHOWN_METRICS]
+
+
+def _values(metrics: m.Metrics, names: Sequence[str]) -> list[str]:
+    return [words.number(metrics.get(name)) for name in names]

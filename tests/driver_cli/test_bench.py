@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from driver_cli.bench import counters, floor
-from driver_cli.bench.channel import start_helper
+from driver_cli.bench.channel import start_program
 from driver_cli.bench.crowd import Crowd
 from driver_cli.bench.idle import raise_file_limit
 from driver_cli.bench.sizes import counts, sizes
@@ -149,13 +149,13 @@ async def test_waiting_learner_that_is_refused_is_told(served: Served) -> None:
     again.close()
 
 
-async def test_helper_that_dies_is_an_error(tmp_path: Path) -> None:
+async def test_program_that_dies_is_an_error(tmp_path: Path) -> None:
     """The bench does not wait for the answer of a process that is gone."""
     async with children(tmp_path) as started:
-        helper = await start_helper(started, "floor", "driver_cli.bench.floor", "--params", "10", "--learners", "1")
-        helper.process.process.kill()
+        program = await start_program(started, "floor", "driver_cli.bench.floor", "--params", "10", "--learners", "1")
+        program.process.process.kill()
         with pytest.raises(ChildDied):
-            await asyncio.wait_for(helper.ask("accept"), 30)
+            await asyncio.wait_for(program.ask("accept"), 30)
 
 
 # ---- sizes

@@ -11,7 +11,7 @@ import pytest
 from driver_cli.bench import plot
 from driver_cli.bench import printout as tables
 from driver_cli.bench.machine import Machine
-from driver_cli.bench.measurements import Case, Cpu, Floor, Idle, Memory, Report, Spread
+from driver_cli.bench.measurements import BenchReport, Case, Cpu, Floor, Idle, Memory, Spread
 from services.errors import InvalidConfig
 from tests.docs.pages import ROOT
 
@@ -88,15 +88,15 @@ IDLE = Idle(
 )
 
 
-def report() -> Report:
+def report() -> BenchReport:
     """500 ms to 200 of the floor are 2.5; 0.3 CPU seconds to 0.2 are 1.5."""
-    return Report(machine=machine(), cases=[case(25, 1200.0, 400.0), case(10, 500.0, 200.0)], idle=IDLE)
+    return BenchReport(machine=machine(), cases=[case(25, 1200.0, 400.0), case(10, 500.0, 200.0)], idle=IDLE)
 
 
 def test_saved_report_is_read_back(tmp_path: Path) -> None:
     """With what is derived from it; a part that was being written is not left."""
     report().save(tmp_path / "b.json")
-    assert Report.load(tmp_path / "b.json") == report()
+    assert BenchReport.load(tmp_path / "b.json") == report()
     saved = json.loads((tmp_path / "b.json").read_text())
     assert [(one["ratio"], one["cpu_ratio"]) for one in saved["cases"]] == [(3.0, 1.5), (2.5, 1.5)]
     assert [path.name for path in tmp_path.iterdir()] == ["b.json"]
@@ -158,7 +158,7 @@ def test_picture_has_a_line_for_each_size_and_its_floor() -> None:
 def test_page_shows_what_was_measured() -> None:
     """docs/benchmarks.md has the tables and the picture of the files beside it, as `scripts/benchmarks` writes them."""
     files = sorted((ROOT / "docs" / "benchmarks").glob("*.json"))
-    reports = [Report.load(file) for file in files]
+    reports = [BenchReport.load(file) for file in files]
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     shown = page.partition("<!-- bench: tables -->\n")[2].partition("<!-- bench: end -->")[0]
     assert shown.strip() == tables.markdown(reports)
@@ -168,4 +168,4 @@ def test_page_shows_what_was_measured() -> None:
 def test_nothing_measured_is_no_picture() -> None:
     """Learners that wait have no rounds to draw."""
     with pytest.raises(InvalidConfig):
-        plot.svg([Report(machine=machine(), idle=IDLE)])
+        plot.svg([BenchReport(machine=machine(), idle=IDLE)])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from driver_cli.session import follower as follow
+from driver_cli.session import follower
 from driver_cli.show.display import Lines, Silent, display_for
 from driver_cli.show.live import draw
 from driver_cli.show.view import View
@@ -95,10 +95,10 @@ async def test_what_is_waited_for_is_kept_up_to_date_while_nothing_happens(contr
     run = await client.start_run({"termination": {"federation_rounds": 1}})
     seen = View("http://here:1", run, since=run.started_at)
     assert "gives up in 3600 s" in drawn(seen)
-    async with asyncio.timeout(4 * follow.CHECK_S):
-        await follow.follow(
+    async with asyncio.timeout(4 * follower.CHECK_S):
+        await follower.Follower(
             client, client.events, seen, lambda _: None, lambda: "gives up in 3600 s" not in str(seen.run.waiting_for)
-        )
+        ).follow()
     assert "waiting for 1 more of 1 learners; here: nobody; gives up in 359" in drawn(seen)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from driver_cli.session import model_files, safetensors
+from driver_cli.session import initial_model, safetensors
 from services import wire
 from services.errors import InvalidConfig, MalformedUpdate
 from services.wire import DTYPES, Document
@@ -30,7 +30,7 @@ NAMES = {dtype: code for code, dtype in safetensors.NAMES.items()}
 
 def document(path: Path) -> Document:
     """What is sent of a file."""
-    return wire.decode(b"".join(bytes(part) for part in model_files.read(path)))
+    return wire.decode(b"".join(bytes(part) for part in initial_model.read(path)))
 
 
 def written(header: Any, data: bytes = b"", size: int | None = None) -> bytes:
@@ -143,7 +143,7 @@ def test_each_format_gives_the_same_document(tmp_path: Path) -> None:
     parts = wire.encode(wire.name_tensors(list(arrays.values()), list(arrays)))
     (tmp_path / "m.msgpack").write_bytes(b"".join(bytes(part) for part in parts))
     files = ["m.npz", "small.npz", "m.safetensors", "m.msgpack"]
-    assert {wire.digest(model_files.read(tmp_path / name)) for name in files} == {wire.digest(parts)}
+    assert {wire.digest(initial_model.read(tmp_path / name)) for name in files} == {wire.digest(parts)}
     assert [tensor.name for tensor in document(tmp_path / "m.npz").tensors] == ["w", "b", "a"]
 
 
@@ -172,7 +172,7 @@ def test_a_file_that_may_run_code_is_not_loaded(tmp_path: Path) -> None:
 
     np.savez(tmp_path / "m.npz", good=np.zeros(2), bad=np.array([Bomb()], dtype=object))
     with pytest.raises(InvalidConfig, match=r"m.npz: .*allow_pickle=False; write it with numpy.savez"):
-        model_files.read(tmp_path / "m.npz")
+        initial_model.read(tmp_path / "m.npz")
     assert not ran.exists()
 
 
@@ -201,6 +201,6 @@ def test_what_is_wrong_with_a_file_is_told_with_its_name(tmp_path: Path) -> None
         "model.pt": r"not a weights document: .*; give a weights document, .* ends in .npz or .safetensors",
     }.items():
         with pytest.raises(InvalidConfig, match=why) as caught:
-            model_files.read(tmp_path / name)
+            initial_model.read(tmp_path / name)
         assert f"initial weights: {tmp_path / name}: " in caught.value.detail
         assert caught.value.values["file"] == str(tmp_path / name)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from driver_cli.show.report import BLOCKS, columns, curve, report
+from driver_cli.show.report import BLOCKS, curve, report
+from driver_cli.show.tables import columns
 from services import messages as m
 from services.config import RunConfig, TerminationSignals
 

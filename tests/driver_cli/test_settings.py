@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from driver_cli.session import settings
+from driver_cli.session import run_config
 from driver_cli.session.driver_session import DriverSession
-from driver_cli.session.run_options import run_config
 from services import ServerParams, TerminationSignals
 from services.errors import InvalidConfig
 
 
 def test_set_takes_toml_values_and_plain_words() -> None:
     """Numbers, booleans, lists and strings are TOML; a word needs no quotes; paths make nested tables."""
-    given = settings.of_options(
+    given = run_config.of_options(
         ["train.lr=0.01", "train.nested.on=true", "train.sizes=[1, 2]", "selector=All", 'name="a b"']
     )
     assert given == {
@@ -29,7 +28,7 @@ def test_set_takes_toml_values_and_plain_words() -> None:
 def test_set_that_cannot_be_read_is_refused(text: str) -> None:
     """A mistyped assignment is refused, and repeated in the message."""
     with pytest.raises(InvalidConfig, match="--set"):
-        settings.of_options([text])
+        run_config.of_options([text])
 
 
 def test_options_go_before_the_file_and_set_before_both(tmp_path: Path) -> None:
@@ -37,7 +36,7 @@ def test_options_go_before_the_file_and_set_before_both(tmp_path: Path) -> None:
     file = tmp_path / "federation.toml"
     file.write_text("min_learners = 3\nseed = 7\n[termination]\nfederation_rounds = 5\npatience_rounds = 2\n")
     given = {"rounds": 8, "learners": 4, "until": "loss<=0.1"}
-    assert run_config(file, given, ["seed=9"]) == {
+    assert run_config.of_command_line(file, given, ["seed=9"]) == {
         "min_learners": 4,
         "seed": 9,
         "termination": {
@@ -53,7 +52,7 @@ def test_options_go_before_the_file_and_set_before_both(tmp_path: Path) -> None:
 def test_unknown_key_names_the_nearest() -> None:
     """A mistyped key is refused before anything is sent."""
     with pytest.raises(InvalidConfig, match="min_learners"):
-        run_config(None, {}, ["min_learner=3"])
+        run_config.of_command_line(None, {}, ["min_learner=3"])
 
 
 def test_session_sends_only_what_its_user_wrote() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from driver_cli.session.until import parse
+from driver_cli.session.run_config import of_condition
 from services.errors import InvalidConfig
 
 
@@ -19,7 +19,7 @@ from services.errors import InvalidConfig
 )
 def test_condition_becomes_signals(text: str, metric: str, score: float, mode: str) -> None:
     """Metric, score and direction are read from the condition; 0 is a score like any other."""
-    assert parse(text) == {
+    assert of_condition(text) == {
         "evaluation_metric": metric,
         "evaluation_metric_cutoff_score": score,
         "evaluation_metric_mode": mode,
@@ -30,4 +30,4 @@ def test_condition_becomes_signals(text: str, metric: str, score: float, mode: s
 def test_anything_else_is_refused_with_an_example(text: str) -> None:
     """What is no condition says how to write one."""
     with pytest.raises(InvalidConfig, match=r"accuracy>=0\.9"):
-        parse(text)
+        of_condition(text)

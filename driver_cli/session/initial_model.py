@@ -1,4 +1,4 @@
-"""Models in files: a weights document, as `metis model` and `--model-out` write it, `.npz` or `.safetensors`."""
+"""The model that a run starts from: arrays, a weights document, an `.npz` or `.safetensors` file, a run's last."""
 
 from __future__ import annotations
 
@@ -6,16 +6,43 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services import wire
 from services.errors import InvalidConfig, InvalidUpdate, MalformedUpdate
+from services.rest import Client
 from services.wire import Buffer, Tensor
 
 from . import safetensors
 
 KNOWN = "a weights document, as --model-out writes it, or a file that ends in .npz or .safetensors"
+
+
+async def put_initial(client: Client, weights: Sequence[NDArray[Any]] | str | Path) -> str:
+    """Upload arrays, or the model in a file (see `read`); returns its digest. Raises InvalidConfig for neither."""
+    source = f"initial weights: {weights}" if isinstance(weights, str | Path) else "initial_weights"
+    try:
+        if isinstance(weights, str | Path):
+            return await client.put_model(read(Path(weights)))
+        return await client.put_model(wire.encode(wire.name_tensors(weights)))
+    except InvalidUpdate as error:
+        raise InvalidConfig(f"{source}: {error.detail}", **error.values) from error
+
+
+async def model_of_run(client: Client, run_id: str) -> str:
+    """Digest of the final model of a run that the controller remembers; `latest` stands for an id.
+
+    Raises UnknownRun, InvalidConfig when the run goes on or has made no model.
+    """
+    run = await client.run(run_id)
+    if run.ended_at is None:
+        raise InvalidConfig(f"run {run.id} is {run.state}: to go on from it, stop it or wait for its end", run=run.id)
+    if run.model is None:
+        raise InvalidConfig(f"run {run.id} made no model to go on from: {run.reason}", run=run.id)
+    return run.model
 
 
 def read(path: Path) -> Sequence[Buffer]:
