@@ -2,63 +2,52 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import exits
 from . import options
-from .options import Controller, Json, RootCertificate, RunId, Token, TokenFile
+from .options import ControllerOptions, Json, RunId, grouped
 
 if TYPE_CHECKING:
-    from ..connection import Connection
+    from services import messages as m
+    from services.rest import Client
+
+    from ..session import Connection
+
+QUIET_S = 1.0  # the log has no end: what is held has been told when nothing came for so long
 
 
-def status(
-    controller: Controller = None,
-    token: Token = None,
-    token_file: TokenFile = None,
-    root_certificate: RootCertificate = None,
-    as_json: Json = False,
-) -> None:
+@grouped
+def status(to: ControllerOptions, as_json: Json = False) -> None:
     """The federation at a glance: state, what it waits for, learners, run."""
-    exits.run(_status(options.connect(controller, token, token_file, root_certificate), as_json))
+    exits.run(_status(to.connection(), as_json))
 
 
-def learners(
-    controller: Controller = None,
-    token: Token = None,
-    token_file: TokenFile = None,
-    root_certificate: RootCertificate = None,
-    as_json: Json = False,
-) -> None:
+@grouped
+def learners(to: ControllerOptions, as_json: Json = False) -> None:
     """Who is in the federation."""
-    exits.run(_learners(options.connect(controller, token, token_file, root_certificate), as_json))
+    exits.run(_learners(to.connection(), as_json))
 
 
-def rounds(
-    run: RunId = "latest",
-    controller: Controller = None,
-    token: Token = None,
-    token_file: TokenFile = None,
-    root_certificate: RootCertificate = None,
-    as_json: Json = False,
-) -> None:
+@grouped
+def rounds(to: ControllerOptions, run: RunId = "latest", as_json: Json = False) -> None:
     """The rounds of a run, with their scores."""
-    exits.run(_rounds(options.connect(controller, token, token_file, root_certificate), run, as_json))
+    exits.run(_rounds(to.connection(), run, as_json))
 
 
+@grouped
 def logs(
+    to: ControllerOptions,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C")] = False,
-    controller: Controller = None,
-    token: Token = None,
-    token_file: TokenFile = None,
-    root_certificate: RootCertificate = None,
     as_json: Json = False,
 ) -> None:
     """The federation's log, as far back as the controller keeps it. With --json a JSON document a line."""
-    exits.run(_logs(options.connect(controller, token, token_file, root_certificate), follow, as_json))
+    exits.run(_logs(to.connection(), follow, as_json))
 
 
 async def _status(to: Connection, as_json: bool) -> None:
@@ -96,9 +85,26 @@ async def _rounds(to: Connection, run_id: str, as_json: bool) -> None:
 
 
 async def _logs(to: Connection, follow: bool, as_json: bool) -> None:
-    from .log import events
-
-    async with to.client(options.READ_PATIENCE_S) as client, contextlib.aclosing(events(client, follow)) as log:
+    async with to.client(options.READ_PATIENCE_S) as client, contextlib.aclosing(_events(client, follow)) as log:
         async for event in log:
             text = event.model_dump_json() if as_json else f"{event.at}  {event.kind:<17} {event.text}"
             print(text, flush=follow)
+
+
+async def _events(client: Client, follow: bool) -> AsyncGenerator[m.Event, None]:
+    """Every event that is held, oldest first; with `follow` those to come as well, for ever."""
+    await client.federation()  # a controller that is not there is found out before the quiet is measured
+    async with contextlib.aclosing(_held(client)) as source:
+        while True:
+            try:
+                async with asyncio.timeout(None if follow else QUIET_S):
+                    event = await anext(source)
+            except TimeoutError:
+                return
+            yield event
+
+
+async def _held(client: Client) -> AsyncGenerator[m.Event, None]:
+    """The log from its beginning, as a generator that can be closed."""
+    async for event in client.events(after=0):
+        yield event

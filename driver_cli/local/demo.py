@@ -10,9 +10,8 @@ from typing import Any
 
 from services.config import TerminationSignals
 
-from ..connection import Connection
 from ..race import race
-from ..session import DriverSession
+from ..session import Connection, DriverSession
 from ..show import Display, words
 from .processes import Children, LocalController, children, start_controller
 

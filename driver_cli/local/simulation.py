@@ -22,8 +22,7 @@ from services.config import TerminationSignals
 from services.errors import InvalidConfig
 from services.process.environment import code_named
 
-from ..connection import Connection
-from ..session import DriverSession, run_config
+from ..session import Connection, DriverSession, run_config
 from ..show import Display
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from services.config import ClientParams, ServerParams, TerminationSignals
 from services.errors import FederationError, InvalidConfig
 from services.rest import Client
 
-from ..connection import Connection, connection
 from ..show import Display, Silent, display_for, stderr, words
 from . import run_config
+from .connection import Connection, connection_to
 from .evaluation import Evaluate
 from .initial_model import model_of_run, put_initial
 from .results import Outputs
@@ -65,7 +65,7 @@ class DriverSession:
         """
         if initial_weights is not None and from_run is not None:
             raise InvalidConfig("initial weights (--initial-model) or the run to go on from (--from-run): not both")
-        self._connection = controller if isinstance(controller, Connection) else connection(controller, token)
+        self._connection = controller if isinstance(controller, Connection) else connection_to(controller, token)
         self.config = run_config.of_session(learners, termination_signals, is_async, config, learners_timeout_s)
         self._initial_weights = initial_weights
         self._from_run = from_run

@@ -12,8 +12,8 @@ from services import messages as m
 from services.errors import Conflict, FederationError, Unreachable
 from services.rest import Client
 
-from ..connection import Connection
 from ..show import Display, View, words
+from .connection import Connection
 from .evaluation import Evaluate, Scorer
 from .follower import Follower
 from .results import Outputs, collect

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from driver_cli.connection import connection
+from driver_cli.session.connection import connection_to
 from services import ClientParams, ServerParams
 from services.errors import InvalidConfig
 
@@ -22,25 +22,25 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_address_may_be_written_in_any_usual_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL, host and port, parameters, or the environment; an address to listen on becomes one to call."""
-    assert connection("localhost:9000").url == "http://localhost:9000"
-    assert connection("https://fl.example/").url == "https://fl.example/"
-    assert connection(ServerParams("0.0.0.0", 9000)).url == "http://127.0.0.1:9000"
-    assert connection(ClientParams("::1", 9000)).url == "http://[::1]:9000"
-    assert connection(None).url == "http://localhost:8080"
+    assert connection_to("localhost:9000").url == "http://localhost:9000"
+    assert connection_to("https://fl.example/").url == "https://fl.example/"
+    assert connection_to(ServerParams("0.0.0.0", 9000)).url == "http://127.0.0.1:9000"
+    assert connection_to(ClientParams("::1", 9000)).url == "http://[::1]:9000"
+    assert connection_to(None).url == "http://localhost:8080"
     monkeypatch.setenv("METIS_CONTROLLER_URL", "http://of-the-environment:1")
-    assert connection(None).url == "http://of-the-environment:1"
+    assert connection_to(None).url == "http://of-the-environment:1"
 
 
 @pytest.mark.parametrize("url", ["ftp://host", "http://", "http://host:port", "http://host:99999", "://"])
 def test_what_is_no_address_is_refused(url: str) -> None:
     """The message repeats what was given."""
     with pytest.raises(InvalidConfig, match=url):
-        connection(url)
+        connection_to(url)
 
 
 def test_root_certificate_of_the_parameters_is_kept() -> None:
     """TLS parameters of a controller serve its driver."""
-    assert connection(ClientParams("host", 1, "ca.pem")).root_certificate == "ca.pem"
+    assert connection_to(ClientParams("host", 1, "ca.pem")).root_certificate == "ca.pem"
 
 
 def test_token_is_the_first_that_is_given(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -48,21 +48,21 @@ def test_token_is_the_first_that_is_given(monkeypatch: pytest.MonkeyPatch, tmp_p
     file = tmp_path / "token"
     file.write_text("of-the-file\n")
     monkeypatch.setenv("METIS_OPERATOR_TOKEN", "operator")
-    assert connection("h").token == "operator"
+    assert connection_to("h").token == "operator"
     monkeypatch.setenv("METIS_TOKEN_FILE", str(file))
-    assert connection("h").token == "of-the-file"
+    assert connection_to("h").token == "of-the-file"
     monkeypatch.setenv("METIS_TOKEN", "own")
-    assert connection("h").token == "own"
-    assert connection("h", "given").token == "given"
+    assert connection_to("h").token == "own"
+    assert connection_to("h", "given").token == "given"
 
 
 def test_bad_token_is_refused_without_being_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong file is named; a token is never repeated, nor part of a connection's text."""
     with pytest.raises(InvalidConfig) as refused:
-        connection("h", "se cret")
+        connection_to("h", "se cret")
     assert "se cret" not in str(refused.value)
-    assert "secret" not in repr(connection("h", "secret"))
+    assert "secret" not in repr(connection_to("h", "secret"))
     (tmp_path / "empty").write_text("\n")
     monkeypatch.setenv("METIS_TOKEN_FILE", str(tmp_path / "empty"))
     with pytest.raises(InvalidConfig, match="empty"):
-        connection("h")
+        connection_to("h")

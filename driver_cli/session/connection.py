@@ -47,7 +47,7 @@ class Connection:
             raise InvalidConfig(f"root certificate {self.root_certificate}: {error}; it must be a PEM file") from error
 
 
-def connection(
+def connection_to(
     controller: ServerParams | ClientParams | str | None,
     token: str | None = None,
     root_certificate: str | None = None,
