@@ -62,8 +62,8 @@ def bench(
     """
     from ..bench import sweep
 
-    asked = sweep.SweepOptions(params, learners, rounds, model_store, slots, floor, durability, idle, idle_seconds, out)
-    reports = sweep.saved(saved) if saved else [exits.run(sweep.measure(asked, plot))]
+    given = sweep.SweepOptions(params, learners, rounds, model_store, slots, floor, durability, idle, idle_seconds, out)
+    reports = sweep.saved(saved) if saved else [exits.run(sweep.measure(given, plot))]
     if plot:
         sweep.draw(reports, plot)
     print(sweep.shown(reports, as_json, markdown))

@@ -1,4 +1,4 @@
-"""`metis verify`: what is kept of a round makes its model again, what was changed is named, what is gone is told."""
+"""Rounds made again: what is kept makes its model again, what was changed is named, what is gone is told."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import pytest
 from driver_cli.local.verification import written
 from services.errors import InvalidConfig, InvalidRequest, UnknownRun
 
-from .conftest import metis
-from .verifying import LEARNERS, change_a_byte, played, rounds, verdicts
+from .played_runs import LEARNERS, change_a_byte, played, rounds, verdicts
 
 SAME = "recomputed: same"
 ASYNCHRONOUS: dict[str, Any] = {"scheduler": "Asynchronous", "evaluation": {"every": 0}}
@@ -163,28 +162,3 @@ def test_what_cannot_be_verified_is_refused(folder: Path, tmp_path: Path) -> Non
     (folder / "state.sqlite").write_bytes(b"no database" * 1000)
     with pytest.raises(InvalidConfig, match="cannot be read"):
         rounds(folder)
-
-
-def test_the_command_tells_it_to_people_and_programs(folder: Path, tmp_path: Path) -> None:
-    """A table and a sentence, or JSON; 1 when something differs."""
-    good = metis("verify", "--data-dir", str(folder), cwd=tmp_path)
-    assert (good.returncode, good.stderr, good.stdout.count(SAME)) == (0, "", 4)
-    assert "4 rounds: 4 recomputed and the same, 0 differ" in good.stdout
-    update = rounds(folder, 2)[0].manifest.updates[0]
-    change_a_byte(folder / "models" / update.key)
-    bad = metis("verify", cwd=tmp_path, METIS_DATA_DIR=str(folder))
-    assert (bad.returncode, "differs: update of learner-0 was changed" in bad.stdout) == (1, True)
-    told = metis("verify", "--data-dir", str(folder), "--round", "2", "--json", cwd=tmp_path)
-    (one,) = json.loads(told.stdout)["rounds"]
-    assert (told.returncode, one["round"], one["verdict"], one["updates"]) == (1, 2, "differs", 4)
-
-
-def test_rounds_of_which_equally_much_is_gone_share_a_line(folder: Path, tmp_path: Path) -> None:
-    """A long run whose old rounds are gone is told in few lines."""
-    for one in rounds(folder)[:3]:
-        for update in one.manifest.updates:
-            (folder / "models" / update.key).unlink()
-    said = metis("verify", "--data-dir", str(folder), cwd=tmp_path)
-    assert said.returncode == 0
-    assert [line.split()[0] for line in said.stdout.splitlines()[1:3]] == ["1-3", "4"]
-    assert "4 rounds: 1 recomputed and the same, 0 differ, 3 not kept" in said.stdout

@@ -11,13 +11,13 @@ import pytest
 
 from services import wire
 
-from .conftest import Federation, driver, metis
+from ..processes import LocalFederation, driver, metis
 
 QUICK = ("--set", "train.epochs=1")
 ROUNDS = 60  # more than are done while a driver starts
 
 
-def test_run_in_a_pipe_prints_a_line_a_round_and_leaves_its_files(federation: Federation, tmp_path: Path) -> None:
+def test_run_in_a_pipe_prints_a_line_a_round_and_leaves_its_files(federation: LocalFederation, tmp_path: Path) -> None:
     """Results, final model and best model are written; the lines tell each round and why the run ended."""
     done = metis(
         *("run", "--controller", federation.url, "--learners", "2", "--rounds", "3", *QUICK),
@@ -37,7 +37,7 @@ def test_run_in_a_pipe_prints_a_line_a_round_and_leaves_its_files(federation: Fe
         assert [tensor.array.shape for tensor in document.tensors] == [(64, 64), (64,), (64, 10), (10,)]
 
 
-def test_json_is_all_that_is_printed_on_standard_output(federation: Federation, tmp_path: Path) -> None:
+def test_json_is_all_that_is_printed_on_standard_output(federation: LocalFederation, tmp_path: Path) -> None:
     """The document is what was written to `--out`; the lines for people go to standard error."""
     done = metis("run", "--controller", federation.url, "--rounds", "2", *QUICK, "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -45,7 +45,7 @@ def test_json_is_all_that_is_printed_on_standard_output(federation: Federation, 
     assert "round 2/2" in done.stderr
 
 
-def test_a_run_goes_on_from_another_or_from_a_file(federation: Federation, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_another_or_from_a_file(federation: LocalFederation, tmp_path: Path) -> None:
     """--from-run latest begins where the last run ended, --initial-model with the file; never both at once."""
     arguments = ("run", "--controller", federation.url, "--learners", "2", "--rounds", "1", *QUICK, "--json")
     first = metis(*arguments, "--model-out", "model.msgpack", cwd=tmp_path)
@@ -66,7 +66,7 @@ def test_a_run_goes_on_from_another_or_from_a_file(federation: Federation, tmp_p
     assert (unknown.returncode, "there is no run 'nobody'" in unknown.stderr) == (1, True)
 
 
-def test_until_ends_the_run_at_the_score(federation: Federation, tmp_path: Path) -> None:
+def test_until_ends_the_run_at_the_score(federation: LocalFederation, tmp_path: Path) -> None:
     """A run ends with the round that reaches the score, and says so."""
     done = metis("run", "--controller", federation.url, "--until", "accuracy>=0.3", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def test_until_ends_the_run_at_the_score(federation: Federation, tmp_path: Path)
     assert results["rounds"][-1]["evaluation_metrics"]["combined"]["accuracy"] >= 0.3
 
 
-def test_refused_configuration_is_2_and_leaves_no_file(federation: Federation, tmp_path: Path) -> None:
+def test_refused_configuration_is_2_and_leaves_no_file(federation: LocalFederation, tmp_path: Path) -> None:
     """What the controller refuses is a mistake of the user, told in a sentence."""
     done = metis("run", "--controller", federation.url, "--rounds", "1", "--rule", "FedAvgg", cwd=tmp_path)
     assert done.returncode == 2
@@ -84,14 +84,14 @@ def test_refused_configuration_is_2_and_leaves_no_file(federation: Federation, t
     assert not (tmp_path / "results.json").exists()
 
 
-def test_run_without_any_end_is_refused(federation: Federation, tmp_path: Path) -> None:
+def test_run_without_any_end_is_refused(federation: LocalFederation, tmp_path: Path) -> None:
     """No termination signal: the run would never end."""
     done = metis("run", "--controller", federation.url, cwd=tmp_path)
     assert done.returncode == 2
     assert "federation_rounds" in done.stderr
 
 
-def test_failed_run_is_1_and_its_results_are_kept(federation: Federation, tmp_path: Path) -> None:
+def test_failed_run_is_1_and_its_results_are_kept(federation: LocalFederation, tmp_path: Path) -> None:
     """When every learner fails, the run fails; the results name the reason of each."""
     done = metis("run", "--controller", federation.url, "--rounds", "1", "--set", "train.batch_size=0", cwd=tmp_path)
     assert done.returncode == 1, done.stdout
@@ -101,7 +101,7 @@ def test_failed_run_is_1_and_its_results_are_kept(federation: Federation, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_stops_the_run_and_tells_what_is_left(
-    federation: Federation, tmp_path: Path, number: signal.Signals
+    federation: LocalFederation, tmp_path: Path, number: signal.Signals
 ) -> None:
     """Ctrl-C: the run is stopped, the results so far are written, the federation stays, the status is 130."""
     with driver(["run", "--controller", federation.url, "--rounds", "100000", *QUICK], tmp_path) as running:
@@ -118,7 +118,7 @@ def test_interrupt_stops_the_run_and_tells_what_is_left(
     assert state == "idle"
 
 
-def test_a_killed_driver_leaves_the_run_to_go_on(federation: Federation, tmp_path: Path) -> None:
+def test_a_killed_driver_leaves_the_run_to_go_on(federation: LocalFederation, tmp_path: Path) -> None:
     """SIGKILL: it could tell nobody. The run goes on to its own end, and `metis watch` follows it there."""
     with driver(["run", "--controller", federation.url, "--rounds", str(ROUNDS), *QUICK], tmp_path) as running:
         running.until("round 2/")
@@ -138,7 +138,7 @@ def test_a_killed_driver_leaves_the_run_to_go_on(federation: Federation, tmp_pat
     assert (shown["state"], shown["run"]["state"], shown["run"]["round"]) == ("idle", "completed", ROUNDS)
 
 
-def test_second_driver_is_told_of_the_first_watches_and_takes_over(federation: Federation, tmp_path: Path) -> None:
+def test_second_driver_is_told_of_the_first_watches_and_takes_over(federation: LocalFederation, tmp_path: Path) -> None:
     """One run at a time; others may watch it or attach to it. Stopped by an operator it is done, not failed."""
     arguments = ["run", "--controller", federation.url, "--rounds", "100000", *QUICK]
     with driver(arguments, tmp_path) as first:
@@ -157,30 +157,3 @@ def test_second_driver_is_told_of_the_first_watches_and_takes_over(federation: F
                 assert status == 0
                 assert "stopped: seen enough" in said
     assert (tmp_path / "attached.json").read_text() == (tmp_path / "results.json").read_text()
-
-
-def test_watching_ends_with_ctrl_c_and_leaves_the_run_alone(federation: Federation, tmp_path: Path) -> None:
-    """A watcher is no owner."""
-    with driver(["run", "--controller", federation.url, "--rounds", "100000", *QUICK], tmp_path) as first:
-        first.until("round 1/")
-        with driver(["watch", "--controller", federation.url], tmp_path) as second:
-            second.until("round 1/")
-            second.interrupt()
-            assert second.rest()[0] == 130
-        first.until("round ")
-        assert metis("stop", "--controller", federation.url, cwd=tmp_path).returncode == 0
-        assert first.rest()[0] == 0
-
-
-def test_manual_rounds_are_started_from_the_command_line(federation: Federation, tmp_path: Path) -> None:
-    """`metis next-round` starts a round and shows it; the driver that posted the run sees it through."""
-    arguments = ["run", "--controller", federation.url, "--rounds", "2", *QUICK, "--set", "advance=manual"]
-    with driver(arguments, tmp_path) as first:
-        first.until("operator")
-        shown = metis("next-round", "--controller", federation.url, cwd=tmp_path)
-        assert shown.returncode == 0, shown.stderr
-        assert [line for line in shown.stdout.splitlines() if line.startswith("round 1/2")]
-        as_json = metis("next-round", "--controller", federation.url, "--json", cwd=tmp_path)
-        assert json.loads(as_json.stdout)["round"] == 2
-        assert first.rest()[0] == 0
-    assert metis("next-round", "--controller", federation.url, cwd=tmp_path).returncode == 1

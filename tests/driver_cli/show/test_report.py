@@ -7,34 +7,8 @@ from hypothesis import strategies as st
 
 from driver_cli.show.report import BLOCKS, curve, report
 from driver_cli.show.tables import columns
-from services import messages as m
-from services.config import RunConfig, TerminationSignals
 
-DIGEST = "sha256-" + "0" * 64
-
-
-def results(*accuracies: float, reason: str = "3 rounds are done") -> m.Results:
-    """Results with a round for each accuracy."""
-    config = RunConfig(termination=TerminationSignals(federation_rounds=max(1, len(accuracies))))
-    rounds = [
-        m.Round(
-            round=number,
-            state="closed",
-            model=DIGEST,
-            selected=["a", "b"],
-            completed=["a"],
-            failed={"b": "out of memory"},
-            started_at="2030-01-01T00:00:00Z",
-            completed_at="2030-01-01T00:00:02.5Z",
-            train_metrics=m.CombinedMetrics(combined={"loss": 0.5}),
-            evaluation_metrics=m.CombinedMetrics(combined={"accuracy": accuracy, "loss": None}),
-        )
-        for number, accuracy in enumerate(accuracies, 1)
-    ]
-    run = m.Run(
-        id="r1", state="completed", reason=reason, config=config, round=len(rounds), started_at="2030-01-01T00:00:00Z"
-    )
-    return m.Results(run=run, rounds=rounds, tasks=[], learners=[], model=DIGEST, global_iteration=3, ended_by="x")
+from .example_run import results
 
 
 def test_table_has_a_line_a_round_with_every_score() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Federation, end, metis
-from .verifying import print_of
+from ..processes import LocalFederation, end, metis
+from .played_runs import print_of
 
 LEARNERS = 3
 PARAMS = "300000"  # 1.2 MB: large enough for files to be used again
 
 
-class Durable(Federation):
+class Durable(LocalFederation):
     """A federation whose controller keeps its state."""
 
     def start_controller(self, **environment: str) -> None:

@@ -6,9 +6,7 @@ import json
 import signal
 from pathlib import Path
 
-import pytest
-
-from .conftest import driver, metis
+from ..processes import driver, metis
 
 FACTORY = """
 import threading
@@ -58,12 +56,3 @@ def test_interrupted_simulation_leaves_its_results(tmp_path: Path) -> None:
     assert status == 130
     assert "Traceback" not in said
     assert json.loads((tmp_path / "r.json").read_text())["run"]["state"] == "stopped"
-
-
-@pytest.mark.parametrize("spec", ["nonsense", "no_such_module:x", "learner_agent.digits:nothing", "json:dumps"])
-def test_factory_that_makes_no_learner_is_2(tmp_path: Path, spec: str) -> None:
-    """The message names it and shows an example or the reason."""
-    done = metis("simulate", "--learners", "2", "--learner", spec, cwd=tmp_path)
-    assert done.returncode == 2
-    assert spec in done.stderr
-    assert "Traceback" not in done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import END_S, driver, metis
+from ..processes import END_S, driver, metis
 
 
 def children_of(pid: int) -> list[int]:

@@ -18,9 +18,10 @@ from services import ClientParams, TerminationSignals, wire
 from services import messages as m
 from services.errors import FederationError, InvalidConfig, UnknownRun, Unreachable
 from services.messages import Event
+from tests.conftest import free_port
 
-from .conftest import Federation, free_port
-from .test_model_files import saved
+from ..processes import LocalFederation
+from .safetensors_files import saved
 
 QUICK = {"train": {"epochs": 1}}
 TWO_ROUNDS = TerminationSignals(federation_rounds=2)
@@ -31,12 +32,12 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def controller(federation: Federation) -> ClientParams:
+def controller(federation: LocalFederation) -> ClientParams:
     """Where the federation's controller is."""
     return ClientParams("127.0.0.1", federation.port)
 
 
-def test_run_returns_what_it_writes(federation: Federation, tmp_path: Path) -> None:
+def test_run_returns_what_it_writes(federation: LocalFederation, tmp_path: Path) -> None:
     """The dict is the one in results.json; every event of the run was passed on, in order."""
     events: list[Event] = []
     results = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, on_event=events.append).run()
@@ -47,7 +48,7 @@ def test_run_returns_what_it_writes(federation: Federation, tmp_path: Path) -> N
     assert [e.id for e in events] == sorted({e.id for e in events})
 
 
-def test_is_async_runs_asynchronously(federation: Federation) -> None:
+def test_is_async_runs_asynchronously(federation: LocalFederation) -> None:
     """Rounds are community models, each made as soon as somebody reports; everybody scores the last one."""
     four = TerminationSignals(federation_rounds=4)
     results = DriverSession(controller(federation), 2, four, is_async=True, config=QUICK).run()
@@ -64,14 +65,14 @@ class Torn(Silent):
         raise OSError("the terminal is gone")
 
 
-async def test_a_display_that_fails_does_not_lose_the_results(federation: Federation, tmp_path: Path) -> None:
+async def test_a_display_that_fails_does_not_lose_the_results(federation: LocalFederation, tmp_path: Path) -> None:
     """They are written before anything is drawn."""
     with pytest.raises(OSError, match="gone"):
         await DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK).drive(Torn())
     assert json.loads((tmp_path / "results.json").read_text())["run"]["state"] == "completed"
 
 
-def test_evaluate_scores_each_community_model(federation: Federation) -> None:
+def test_evaluate_scores_each_community_model(federation: LocalFederation) -> None:
     """The driver's own scores stand beside the learners', by round; numpy scalars are fine, NaN is null."""
     seen: dict[int, list[tuple[int, ...]]] = {}
 
@@ -87,7 +88,7 @@ def test_evaluate_scores_each_community_model(federation: Federation) -> None:
     assert seen == {1: shapes, 2: shapes}
 
 
-def test_wrong_evaluate_does_not_lose_the_run(federation: Federation) -> None:
+def test_wrong_evaluate_does_not_lose_the_run(federation: LocalFederation) -> None:
     """Its error is in the results, which are complete."""
 
     def evaluate(weights: list[NDArray[Any]], round_number: int) -> Any:
@@ -102,7 +103,7 @@ def test_wrong_evaluate_does_not_lose_the_run(federation: Federation) -> None:
     assert "mapping" in results["central_errors"]["2"]
 
 
-def test_manual_rounds_from_python(federation: Federation, tmp_path: Path) -> None:
+def test_manual_rounds_from_python(federation: LocalFederation, tmp_path: Path) -> None:
     """start, next_round as often as wanted, finish: the run ends as finished by the driver."""
     signals = TerminationSignals(federation_rounds=10)
     session = DriverSession(controller(federation), 2, signals, evaluate=lambda w, n: {"round": n}, config=QUICK)
@@ -115,7 +116,7 @@ def test_manual_rounds_from_python(federation: Federation, tmp_path: Path) -> No
     assert results == json.loads((tmp_path / "results.json").read_text())
 
 
-def test_initial_weights_are_model_0(federation: Federation, tmp_path: Path) -> None:
+def test_initial_weights_are_model_0(federation: LocalFederation, tmp_path: Path) -> None:
     """Arrays, or a weights document in a file: the first round's parent is what was brought."""
     zeros = [np.zeros(shape, np.float32) for shape in ((64, 64), (64,), (64, 10), (10,))]
     names = ["hidden.weight", "hidden.bias", "output.weight", "output.bias"]
@@ -130,7 +131,7 @@ def test_initial_weights_are_model_0(federation: Federation, tmp_path: Path) -> 
         DriverSession(controller(federation), 2, one_round, initial_weights=tmp_path / "results.json").run()
 
 
-def test_a_model_file_of_another_tool_is_model_0(federation: Federation, tmp_path: Path) -> None:
+def test_a_model_file_of_another_tool_is_model_0(federation: LocalFederation, tmp_path: Path) -> None:
     """`.npz` and `.safetensors`, sorted by name as the latter's writer does: learners take their tensors by name.
 
     The network of zeros with one bias of 1 says "0" to every picture: a tenth is right, and the loss is known.
@@ -162,7 +163,7 @@ def test_a_model_file_of_another_tool_is_model_0(federation: Federation, tmp_pat
         session.run()
 
 
-def test_a_run_goes_on_from_the_model_of_another(federation: Federation, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_the_model_of_another(federation: LocalFederation, tmp_path: Path) -> None:
     """`from_run`: its final model is the first round's parent, as it would be with the model in a file."""
     first = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, model_out="model.msgpack").run()
     resumed = DriverSession(controller(federation), 2, TWO_ROUNDS, config=QUICK, from_run=first["run"]["id"]).run()
@@ -176,7 +177,7 @@ def test_a_run_goes_on_from_the_model_of_another(federation: Federation, tmp_pat
     assert wire.digest([(tmp_path / "model.msgpack").read_bytes()]) == first["model"]
 
 
-def test_a_run_that_made_no_model_or_goes_on_cannot_be_gone_on_from(federation: Federation) -> None:
+def test_a_run_that_made_no_model_or_goes_on_cannot_be_gone_on_from(federation: LocalFederation) -> None:
     """Each is refused in a sentence, and so is a run that would have two beginnings."""
     session = DriverSession(controller(federation), 2, TerminationSignals(federation_rounds=9), config=QUICK)
     run = session.start()
@@ -194,7 +195,7 @@ def test_a_run_that_made_no_model_or_goes_on_cannot_be_gone_on_from(federation: 
         DriverSession(controller(federation), 2, TWO_ROUNDS, from_run="latest", initial_weights="model.npz")
 
 
-async def test_arun_serves_programs_that_have_a_loop(federation: Federation) -> None:
+async def test_arun_serves_programs_that_have_a_loop(federation: LocalFederation) -> None:
     """Inside an event loop `run` says what to call instead; cancelling `arun` stops the run."""
     session = DriverSession(controller(federation), 2, TerminationSignals(federation_rounds=100_000), config=QUICK)
     with pytest.raises(FederationError, match="arun"):
@@ -223,7 +224,7 @@ def test_controller_that_never_comes_is_unreachable() -> None:
 
 def test_driver_may_start_before_everything_else(tmp_path: Path) -> None:
     """Driver, then learners, then controller: the run goes through all the same, and `shutdown` ends them all."""
-    late = Federation(tmp_path)
+    late = LocalFederation(tmp_path)
     session = DriverSession(late.url, 2, TWO_ROUNDS, config=QUICK, shutdown=True)
 
     async def both() -> dict[str, Any]:
