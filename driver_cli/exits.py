@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 from services import errors
@@ -58,6 +58,11 @@ def status_of(error: BaseException) -> int:
     if isinstance(error, Interrupted | KeyboardInterrupt | asyncio.CancelledError):
         return INTERRUPTED
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), FAILED)
+
+
+def status_of_results(results: Mapping[str, Any]) -> int:
+    """The exit status for a run that has ended: a run that was stopped ended as asked."""
+    return FAILED if results["run"]["state"] == "failed" else DONE
 
 
 def explain(error: BaseException) -> str:

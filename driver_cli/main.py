@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import exits
-from .commands import control, follow, local, reading, run, verify
+from .commands import operator, run, standalone, status
 
 app = typer.Typer(
     name="metis",
@@ -20,13 +20,13 @@ app = typer.Typer(
 )
 
 for panel, commands in {
-    "Runs": (run.run, follow.watch, follow.next_round, control.stop),
-    "The federation": (reading.status, reading.learners, reading.rounds, reading.logs, control.shutdown),
-    "On this machine": (local.demo, local.bench, local.simulate, verify.verify),
+    "Runs": (run.run, operator.watch, operator.next_round, operator.stop),
+    "The federation": (status.status, status.learners, status.rounds, status.logs, operator.shutdown),
+    "On this machine": (standalone.demo, standalone.bench, standalone.simulate, standalone.verify),
 }.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)
-app.add_typer(control.model, name="model", rich_help_panel="Runs")
+app.add_typer(operator.model, name="model", rich_help_panel="Runs")
 
 
 def _tell_version(wanted: bool) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["services", "controller_api", "learner_agent", "driver_cli"]
-COMPOSITION_ROOT = Path("driver_cli/simulate.py")  # puts a controller, learners and a driver into one process
+COMPOSITION_ROOT = Path("driver_cli/local/simulation.py")  # puts a controller, learners and a driver into one process
 TORCH = Path("learner_agent/pytorch")  # what only its users import
 NUMERIC_LOOPS = Path("services/weights/blocks.py")  # shares numpy's loops out to threads, waits for all of them
 LONGEST = 400  # lines

@@ -1,4 +1,4 @@
-"""How the bench asks its helper processes: one JSON object a line over a loopback connection, question and answer."""
+"""How the bench asks its programs, each a process: a JSON object a line over a loopback connection, in turns."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from ..local import HOST
-from ..process import Child, Children
+from ..local import HOST, Child, Children
 from ..race import race
 
-ASK_S = 300.0  # a helper that takes longer is broken
+ASK_S = 300.0  # one that takes longer is broken
 
 
-class Helper:
-    """A helper process, seen from the bench."""
+class Program:
+    """One of them, seen from the bench."""
 
     def __init__(self, process: Child, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.process = process
@@ -37,7 +36,7 @@ class Helper:
             return told
 
 
-async def start_helper(started: Children, name: str, module: str, *arguments: str) -> Helper:
+async def start_program(started: Children, name: str, module: str, *arguments: str) -> Program:
     """Start `python -m module --bench PORT arguments` and wait until it has called."""
     called: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
 
@@ -50,11 +49,11 @@ async def start_helper(started: Children, name: str, module: str, *arguments: st
         process = started.start(name, module, "--bench", str(port), *arguments)
         async with asyncio.timeout(ASK_S):
             reader, writer = await race(_result(called), process.died())
-    return Helper(process, reader, writer)
+    return Program(process, reader, writer)
 
 
-class Asked:
-    """The bench, seen from a helper process that blocks."""
+class Bench:
+    """The bench, seen from a program that blocks."""
 
     def __init__(self, port: int) -> None:
         self._file = socket.create_connection((HOST, port)).makefile("rwb")

@@ -30,7 +30,7 @@ class Crowd:
     tasks_at: list[float] = field(default_factory=list)  # on the monotonic clock, which all processes share
     refused: str | None = None  # the first answer that was not expected
     changed: asyncio.Event = field(default_factory=asyncio.Event)
-    everyone: list[Waiting] = field(default_factory=list)
+    everyone: list[WaitingLearner] = field(default_factory=list)
 
     async def enrol(self, count: int) -> None:
         """Let so many enrol and begin to wait."""
@@ -38,7 +38,7 @@ class Crowd:
 
         async def one(index: int) -> None:
             async with room, asyncio.timeout(BACKLOG_S):
-                _, waiting = await loop.create_connection(lambda: Waiting(self, index), HOST, self.port)
+                _, waiting = await loop.create_connection(lambda: WaitingLearner(self, index), HOST, self.port)
                 self.everyone.append(waiting)
                 await waiting.enrolled
 
@@ -74,7 +74,7 @@ class Crowd:
             waiting.close()
 
 
-class Waiting(asyncio.Protocol):
+class WaitingLearner(asyncio.Protocol):
     """One learner and its connection."""
 
     def __init__(self, crowd: Crowd, index: int) -> None:

@@ -7,11 +7,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..process import children
-from .federation import Federation
+from ..local import children
 from .machine import load
-from .measured import Durability
+from .measurements import Durability
 from .sizes import Size
+from .testbed import Testbed
 
 FASTEST = "InMemory"  # what the others are compared with: it keeps nothing
 STORES = {FASTEST: (FASTEST, False), "OnDisk": ("OnDisk", False), "OnDisk, --fsync": ("OnDisk", True)}
@@ -30,16 +30,16 @@ class Stores:
         """Measure. Raises ChildDied when one of the processes ends, FederationError when a run fails."""
         load_before, rounds = load()[0], WARM_UP + self.rounds
         async with contextlib.AsyncExitStack() as stack:
-            federations = {}
+            testbeds = {}
             for name, (store, fsync) in STORES.items():
                 folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="metis-bench-"))
                 started = await stack.enter_async_context(children(Path(folder)))
-                one = Federation(started, self.size, self.learners, rounds, store, None, fsync)
-                federations[name] = await stack.enter_async_context(one)
+                one = Testbed(started, self.size, self.learners, rounds, store, None, fsync)
+                testbeds[name] = await stack.enter_async_context(one)
             for _ in range(rounds):
-                for one in federations.values():
+                for one in testbeds.values():
                     await one.round()
-            found = {name: (await one.results())[WARM_UP:] for name, one in federations.items()}
+            found = {name: (await one.results())[WARM_UP:] for name, one in testbeds.items()}
         return Durability(
             params=self.size.params,
             learners=self.learners,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..local import HOST
-from .channel import Asked
+from .channel import Bench
 
 PIECE = 256 * 1024  # bytes
 TRAIN, EVALUATE = b"T", b"E"
@@ -124,15 +124,15 @@ def main() -> None:
         for index in range(given.learners):
             threading.Thread(target=learn, args=(given.join, index, given.params)).start()
         return
-    asked, server = Asked(given.bench), Server(given.params, given.learners)
-    for question in asked.questions():
+    bench, server = Bench(given.bench), Server(given.params, given.learners)
+    for question in bench.questions():
         if question["ask"] == "port":
-            asked.answer(port=server.port)
+            bench.answer(port=server.port)
         elif question["ask"] == "accept":
             server.accept()
-            asked.answer()
+            bench.answer()
         else:
-            asked.answer(seconds=server.round())
+            bench.answer(seconds=server.round())
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ from services.errors import FederationError, InvalidConfig
 from services.rest import Client
 from services.weights import wire
 
-from ..local import start_controller
-from ..process import Children, children
+from ..local import Children, children, start_controller
 from . import counters
-from .channel import Helper, start_helper
+from .channel import Program, start_program
 from .machine import load
-from .measured import Idle, Spread
+from .measurements import Idle, Spread
 
 WOKEN = 1_000  # learners that get a task
 RUNS = 5  # how often
@@ -55,7 +54,7 @@ class Waiters:
     async def _measure(self, started: Children, load_before: float) -> Idle:
         controller = await start_controller(started, self.model_store)
         port = controller.url.rpartition(":")[2]
-        crowd = await start_helper(
+        crowd = await start_program(
             started, "crowd", "driver_cli.bench.crowd", "--controller", port, "--wait", f"{WAIT_S:g}"
         )
         pid = controller.process.pid
@@ -85,7 +84,7 @@ class Waiters:
             load=(load_before, load()[0]),
         )
 
-    async def _watch(self, crowd: Helper, pid: int) -> tuple[int, list[float]]:
+    async def _watch(self, crowd: Program, pid: int) -> tuple[int, list[float]]:
         """Polls that ended, and the share of a core in each second, in percent."""
         before: int = (await _ask(crowd, "state"))["ended_polls"]
         looks = [(time.monotonic(), counters.cpu_s(pid))]
@@ -99,7 +98,7 @@ class Waiters:
         ]
         return (await _ask(crowd, "state"))["ended_polls"] - before, shares
 
-    async def _runs(self, crowd: Helper, client: Client) -> tuple[list[float], list[float]]:
+    async def _runs(self, crowd: Program, client: Client) -> tuple[list[float], list[float]]:
         """Milliseconds from the answer to the POST of a run, and from the POST, to the last of the tasks' answers."""
         digest = await client.put_model(wire.encode(wire.name_tensors([np.zeros(4, np.float32)])))
         woken, answered, posted = min(self.woken, self.polls), [], []
@@ -139,7 +138,7 @@ def raise_file_limit(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _ask(crowd: Helper, question: str, **details: Any) -> dict[str, Any]:
+async def _ask(crowd: Program, question: str, **details: Any) -> dict[str, Any]:
     told = await crowd.ask(question, **details)
     if told["refused"]:
         raise FederationError(f"a waiting learner: {told['refused']}")

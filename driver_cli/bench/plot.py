@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services.errors import InvalidConfig
 
-from .measured import Case, Report
+from .measurements import BenchReport, Case
 
 WIDTH, HEIGHT = 420, 300  # of a panel's drawing area, in pixels
 LEFT, TOP, BETWEEN, BELOW = 70, 50, 80, 70
@@ -55,7 +55,7 @@ def check(file: Path) -> Path:
     return file
 
 
-def svg(reports: Sequence[Report]) -> str:
+def svg(reports: Sequence[BenchReport]) -> str:
     """The picture. Each model size has a colour; the floor is dashed."""
     cases = sorted((case for one in reports for case in one.cases), key=lambda case: (case.params, case.learners))
     if not cases:

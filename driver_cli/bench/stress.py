@@ -12,14 +12,14 @@ from pathlib import Path
 from services import messages as m
 from services.errors import InvalidConfig
 
-from ..process import Child, Children, children
+from ..local import Child, Children, children
 from . import counters
-from .channel import Helper, start_helper
+from .channel import Program, start_program
 from .counters import Peaks, megabytes
-from .federation import Federation
 from .machine import load
-from .measured import Case, Cpu, Floor, Memory, Spread
+from .measurements import Case, Cpu, Floor, Memory, Spread
 from .sizes import Size
+from .testbed import Testbed
 
 WARM_UP = 1  # rounds that do not count, of each: connections are opened, memory is touched for the first time
 BLOCK = 3  # rounds in a row before it is the other's turn
@@ -74,10 +74,10 @@ class Stress:
     async def _measure(self, started: Children, load_before: float) -> Case:
         floor = await _start_floor(started, self.size, self.learners) if self.with_floor else None
         rounds = WARM_UP + self.rounds
-        async with Federation(started, self.size, self.learners, rounds, self.model_store, self.slots) as federation:
-            async with _watched(federation.controller.process) as peaks:
-                await self._turns(floor, federation)
-            found = (await federation.results())[WARM_UP:]
+        async with Testbed(started, self.size, self.learners, rounds, self.model_store, self.slots) as testbed:
+            async with _watched(testbed.controller.process) as peaks:
+                await self._turns(floor, testbed)
+            found = (await testbed.results())[WARM_UP:]
         timings = _timings(found)
         return Case(
             size=self.size.name,
@@ -88,7 +88,7 @@ class Stress:
             rounds=self.rounds,
             timings_ms={name: Spread.of(values) for name, values in timings.items()},
             rounds_ms=timings,
-            cpu_s=Cpu.mean(federation.cpu_s[WARM_UP:]),
+            cpu_s=Cpu.mean(testbed.cpu_s[WARM_UP:]),
             memory=Memory(
                 anonymous_mb=megabytes(peaks.anonymous),
                 shared_mb=megabytes(peaks.shared),
@@ -100,25 +100,25 @@ class Stress:
             load=(load_before, load()[0]),
         )
 
-    async def _turns(self, floor: FloorRounds | None, federation: Federation) -> None:
+    async def _turns(self, floor: FloorRounds | None, testbed: Testbed) -> None:
         """The warm-up, then the rounds that count, in turns."""
         for _ in range(WARM_UP):
             if floor:
                 await floor.round()
-            took_s = await federation.round()
+            took_s = await testbed.round()
         for turn in turns(self.rounds, took_s):
             if floor:
                 for _ in range(turn):
                     await floor.round()
             for _ in range(turn):
-                await federation.round()
+                await testbed.round()
 
 
 @dataclass
 class FloorRounds:
     """The processes of the floor, and what their rounds took."""
 
-    server: Helper
+    server: Program
     learners: Child
     seconds: list[float] = field(default_factory=list)
     cpu_s: list[Cpu] = field(default_factory=list)
@@ -140,7 +140,7 @@ class FloorRounds:
 
 async def _start_floor(started: Children, size: Size, learners: int) -> FloorRounds:
     arguments = ("--params", str(size.params), "--learners", str(learners))
-    server = await start_helper(started, "floor", FLOOR_MODULE, *arguments)
+    server = await start_program(started, "floor", FLOOR_MODULE, *arguments)
     port = (await server.ask("port"))["port"]
     others = started.start("floor-learners", FLOOR_MODULE, "--join", str(port), *arguments)
     await server.ask("accept")

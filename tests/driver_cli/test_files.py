@@ -1,0 +1,28 @@
+"""Files that are replaced whole."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from driver_cli import files
+
+
+def test_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    """A reader sees the old results or the new ones; a value that is no JSON leaves the old."""
+    path = tmp_path / "deep" / "results.json"
+    files.write_json(path, {"a": "ü"})
+    with pytest.raises(ValueError, match="JSON"):
+        files.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": "ü"}
+    assert [entry.name for entry in path.parent.iterdir()] == ["results.json"]
+
+
+def test_path_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Path) -> None:
+    """A folder, or a file used as one, is an error at once."""
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "results.json"):
+        with pytest.raises(OSError, match=r"folder|File exists|Not a directory"):
+            files.check_writable(path)
