@@ -116,6 +116,14 @@ def test_a_number_that_a_version_does_not_tell_is_none() -> None:
         assert one.read(report) is None
 
 
+def test_what_is_read_is_what_the_bench_writes() -> None:
+    """Every number has its place in what `metis bench --out` saved for docs/benchmarks.md."""
+    for name, part in PARTS.items():
+        report = json.loads((ROOT / "docs" / "benchmarks" / f"{name}.json").read_text())
+        for one in (one for case in part for one in case.measures):
+            assert one.read(report) is not None, f"{name}: {one.name}"
+
+
 # ---- a repository of its own
 @dataclass
 class Repository:
