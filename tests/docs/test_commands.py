@@ -28,6 +28,7 @@ REASONS = {  # why a block may not be run here, and what then stands in each of 
     "docker": r"^(docker |LEARNERS?=\S+ docker )",
     "internet": r"^scripts/fashion-mnist ",
     "service": r"^(nginx|systemctl) ",
+    "long": r"^scripts/benchmarks pair ",
 }
 
 
