@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def test_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path: Path) ->
     """A reader sees the old results or the new ones; a value that is no JSON leaves the old."""
     path = tmp_path / "deep" / "results.json"
     files.write_json(path, {"a": "ü"})
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(ValueError):  # noqa: PT011 - json's own error: its words are not ours
         files.write_json(path, {"a": float("nan")})
     assert json.loads(path.read_text()) == {"a": "ü"}
     assert [entry.name for entry in path.parent.iterdir()] == ["results.json"]
@@ -27,8 +28,9 @@ def test_path_that_cannot_be_written_is_found_out_before_the_run(tmp_path: Path)
     """A folder, or a file used as one, is an error at once."""
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "results.json"):
-        with pytest.raises(OSError, match=r"folder|File exists|Not a directory"):
+        with pytest.raises(OSError) as caught:  # noqa: PT011 - its words are the system's
             files.check_writable(path)
+        assert caught.value.errno in (errno.EISDIR, errno.EEXIST, errno.ENOTDIR)
 
 
 async def test_race_gives_the_result_and_cancels_what_ran_beside() -> None:
