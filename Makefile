@@ -2,15 +2,16 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults lint check fmt docker-smoke clean
+.PHONY: help demo test faults lint check fmt lock docker-smoke clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 PYTEST_ARGS ?=
 PYTHON ?=
-# What the tests of the torch helper and of the examples install. Another build of it goes here, for instance one that
-# holds a CPU's code alone and is a tenth of the size; empty leaves torch out, and those tests are skipped.
+# What the tests of the torch helper and of the examples install beside the locks, in words for pip: another build goes
+# here, for instance one that holds a CPU's code alone and is a tenth of the size (TORCH="--no-deps torch==2.13.0": what
+# such a build needs is locked). Empty leaves torch out, and those tests are skipped.
 TORCH ?= torch>=2.4
 
 help: ## what there is to make
@@ -38,6 +39,9 @@ fmt: $(VENV)/.dev ## put the code into the project's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+lock: $(VENV)/.dev ## renew the locked versions of requirements/ by the newest that pyproject.toml admits
+	scripts/lock
+
 docker-smoke: ## build and run the compose file, kill a learner, look at what is left
 	scripts/docker-smoke
 
@@ -56,11 +60,20 @@ $(BIN)/python:
 	echo 'Install one (Debian, Ubuntu: python3 and python3-venv), or name one: make demo PYTHON=/path/to/python' >&2; \
 	exit 1
 
-# Stamps: an environment is made anew only when pyproject.toml changes. `dev` holds all of `base`.
-$(VENV)/.base: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e .
+# Two calls of pip for what is locked and what is not: with --require-hashes everything must have one, and torch and the
+# project itself have none.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
+locked = $(PIP) --require-hashes $(foreach name,$(1),-r requirements/$(name).txt)
+PROJECT := --no-deps --no-build-isolation -e .
+
+# Stamps: an environment is made anew only when pyproject.toml or a lock changes. `dev` holds all of `base`.
+$(VENV)/.base: pyproject.toml requirements/base.txt requirements/build.txt | $(BIN)/python
+	$(call locked,base build)
+	$(PIP) $(PROJECT)
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev,sklearn,redis]' $(if $(TORCH),'$(TORCH)')
+$(VENV)/.dev: pyproject.toml $(wildcard requirements/*.txt) | $(BIN)/python
+	$(call locked,base build dev redis sklearn $(if $(TORCH),torch))
+	$(if $(TORCH),$(PIP) $(foreach word,$(TORCH),'$(word)'))
+	$(PIP) $(PROJECT)
 	touch $(VENV)/.base $@

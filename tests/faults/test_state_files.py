@@ -46,9 +46,9 @@ def bump(path: Path) -> None:
 
 
 DAMAGES: dict[Damage, str] = {
-    truncate: "cannot be read: database disk image is malformed",
+    truncate: "cannot be read: ",
     empty: "is damaged: it is empty",
-    overwrite: "cannot be read: file is not a database",
+    overwrite: "cannot be read: ",
     bump: f"has format {FORMAT + 1}, this program knows formats up to {FORMAT}",
 }
 
@@ -78,7 +78,8 @@ def test_a_state_file_that_cannot_be_read_is_refused(start: Start, tmp_path: Pat
     assert served.process.wait(ENDS_S) == 0
     folder = tmp_path / "controller"
     whole = run_on(folder)
-    assert "in use" in whole.stdout + whole.stderr  # as far as one that reads its state gets here
+    assert whole.returncode not in (0, 2), whole.stderr  # it ends for its port, which one that reads its state gets to
+    assert NAME not in whole.stderr
     (folder / "models" / "kept").write_bytes(b"what nobody knows of now")
     damage(folder / NAME)
     before = (folder / NAME).read_bytes()

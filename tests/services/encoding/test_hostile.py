@@ -67,11 +67,11 @@ LIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_coded_tensor_that_cannot_be_is_refused(lie: str) -> None:
-    """422, and the tensor is named, or the place in the document."""
+    """422, and the tensor is named, where there is one."""
     body = packed(plain(MODEL[0], **LIES[lie]), plain(MODEL[1]), plain(MODEL[2]))
     with pytest.raises(MalformedUpdate) as refused:
         decode_update(body, SPEC, tuple(CODECS), BASE)
-    assert "'w'" in refused.value.detail or "$.tensors[0]" in refused.value.detail
+    assert "'w'" in refused.value.detail or refused.value.detail.startswith("the body is not a weights document: ")
 
 
 @pytest.mark.parametrize("encoding", CODECS)

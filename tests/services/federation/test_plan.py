@@ -106,7 +106,7 @@ def test_transforms_are_made_in_the_order_given() -> None:
         ({"name": "ClipNorm", "norm": -1}, r"transforms\[1\]: ClipNorm does not take .*norm must be"),
         ({"norm": 1}, r"transforms\[1\]: give its name; known: AdaptiveClipNorm, ClipNorm, ZeroOutliers"),
         ({"name": ["ClipNorm"]}, r"transforms\[1\]: give its name"),
-        ("ClipNorm", r"transforms\.1: .*dictionary"),
+        ("ClipNorm", r"transforms\.1: .*\(got 'ClipNorm'\)"),
     ],
 )
 def test_a_transform_that_there_is_not_is_refused(given: Any, told: str) -> None:

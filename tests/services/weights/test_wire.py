@@ -140,8 +140,7 @@ def test_decoding_shares_the_received_buffer() -> None:
     body = bytearray(document(sample("float32"), sample("int64", (4,))))
     arrays = decode(body).arrays
     assert all(np.shares_memory(array, np.frombuffer(body, np.uint8)) for array in arrays)
-    with pytest.raises(ValueError, match="read-only"):
-        arrays[0][0, 0] = 5
+    assert not any(array.flags.writeable for array in arrays)
 
 
 def extra_of(got: Document) -> list[tuple[str, str, bool, str, bytes]]:
