@@ -6,7 +6,7 @@ from .blocks import BLOCK, Block, blocks, copy, each, empty_like, fit_dtype, gat
 from .buffers import allocate, pieces
 from .checks import Spec, check_extra, check_finite, check_metadata
 from .layout import Layout, layout_of
-from .tensors import DTYPES, PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, tensors_of
+from .tensors import DTYPES, PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, name_tensors, tensors_of
 from .wire import MAX_DIMENSIONS, MAX_TENSORS, MEDIA_TYPE, digest
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "gather_rows",
     "in_threads",
     "layout_of",
+    "name_tensors",
     "pieces",
     "scatter",
     "tensors_of",
