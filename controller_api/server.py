@@ -22,8 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from services import ControllerConfig, ModelStoreConfig
-from services.process.environment import secret
-from services.process.garbage import collect_seldom
+from services.process import collect_seldom, secret
 
 from .app import create_app
 from .runtime import Runtime

@@ -11,8 +11,7 @@ import typer
 
 from services import ServerParams
 from services.errors import FederationError
-from services.process.environment import secret
-from services.process.garbage import freeze
+from services.process import freeze, secret
 
 from .agent import LearnerAtWork, LearnerFailed, LearnerProcess, Work, limit_threads, make_learner
 from .membership import Membership, take_part

@@ -17,7 +17,7 @@ import structlog
 from services import ClientParams, ServerParams
 from services import messages as m
 from services.errors import FederationError
-from services.process.environment import secret
+from services.process import secret
 from services.rest import Client
 
 from .agent import Agent, LearnerAtWork, Listener, Source, StateFile, Webhook, Work, limit_threads, poll

@@ -19,8 +19,7 @@ import structlog
 
 from services import messages as m
 from services.errors import FederationError
-from services.process.garbage import freeze
-from services.process.worker import Workers
+from services.process import Workers, freeze
 from services.rest import Client
 from services.weights import Array
 from services.weights import buffers as memory

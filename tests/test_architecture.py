@@ -1,4 +1,4 @@
-"""The architecture: imports point down, the domain is pure, nothing dangerous is used, files stay readable."""
+"""The architecture: imports point down, the domain is pure, nothing dangerous is used, rooms have one face."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["services", "controller_api", "learner_agent", "driver_cli"]
 COMPOSITION_ROOT = Path("driver_cli/local/simulation.py")  # puts a controller, learners and a driver into one process
 TORCH = Path("learner_agent/pytorch")  # what only its users import
+EDGE = ("rest", "store", "state", "process")  # rooms of the domain that touch the world
 NUMERIC_LOOPS = Path("services/weights/blocks.py")  # shares numpy's loops out to threads, waits for all of them
-LONGEST = 400  # lines
+REGISTRIES = {Path("services", name) for name in ("aggregation", "encoding", "optimizers", "scheduling", "transforms")}
+SMALL = {  # with one importer, and why they stand alone
+    "controller_api/runtime/shutdown.py": "a state of its own, with its own bound on time",
+    "learner_agent/agent/inputs.py": "a cache with a rule of its own, tested alone",
+}
+ENTERED_OTHERWISE = {  # modules that are imported past their room's face, and why
+    "controller_api.http.routes": "a room in a room: the app puts its routes together",
+    "driver_cli.local.demo": "a program, loaded by its command alone",
+    "driver_cli.local.simulation": "a program, loaded by its command alone",
+    "driver_cli.local.verification": "a program, loaded by its command alone",
+}
 FORBIDDEN_MODULES = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "joblib", "multipart", "python_multipart"}
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__", "UploadFile", "Form", "File"}
 RESOLVES_NAMES = Path("services/process/environment.py")  # of the local command line
@@ -77,11 +89,11 @@ def test_imports_are_relative_inside_a_package(path: Path) -> None:
 
 @pytest.mark.parametrize("path", modules("services"), ids=str)
 def test_the_domain_is_pure(path: Path) -> None:
-    """No thread, no event loop, no clock and no network outside `rest` and `store`; httpx only in `rest`."""
+    """No thread, no event loop, no clock and no network but in the rooms at its edge; httpx only in `rest`."""
     if path.parts[1] != "rest":
         assert "httpx" not in tops(path)
         assert not tops(path) & {"socket", "http", "urllib", "ssl", "fastapi", "starlette", "uvicorn"}
-    if path.parts[1] not in ("rest", "store", "process"):
+    if path.parts[1] not in EDGE:
         assert not tops(path) & {"threading", "asyncio", "time", "multiprocessing", "random", "secrets"}
         assert "concurrent" not in tops(path) or path == NUMERIC_LOOPS
 
@@ -131,10 +143,81 @@ def test_every_module_says_what_it_is(path: Path) -> None:
     assert len(said.split()) > 2
 
 
-@pytest.mark.parametrize("path", modules(*PACKAGES, "tests"), ids=str)
-def test_files_stay_readable(path: Path) -> None:
-    """A file that grows beyond 400 lines holds more than one concept."""
-    assert len((ROOT / path).read_text(encoding="utf-8").splitlines()) <= LONGEST
+def room_of(module: str) -> str:
+    """`services.weights.wire` stands in `services.weights`; a file of a package's top is a room of its own."""
+    return ".".join(module.split(".")[:2])
+
+
+@cache
+def imports() -> dict[str, set[str]]:
+    """What each module of the packages imports of them."""
+    named = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in modules(*PACKAGES)}
+    found: dict[str, set[str]] = {name: set() for name in named}
+    for name, path in named.items():
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            parts = list(path.parts[:-1])[: len(path.parts) - node.level] if node.level else []
+            full = ".".join([*parts, *([node.module] if node.module else [])])
+            for alias in node.names:
+                target = f"{full}.{alias.name}" if f"{full}.{alias.name}" in named else full
+                if target in named and target != name:
+                    found[name].add(target)
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_rooms_have_no_circle(package: str) -> None:
+    """Of each package: from no room a way of imports leads back to it."""
+    arrows: dict[str, set[str]] = {}
+    for name, targets in imports().items():
+        if name.partition(".")[0] == package and "." in name:
+            rooms = {room_of(one) for one in targets if "." in one and one.partition(".")[0] == package}
+            arrows.setdefault(room_of(name), set()).update(rooms - {room_of(name)})
+    assert len(list(TopologicalSorter(arrows).static_order())) >= len(arrows)
+
+
+def test_rooms_are_entered_by_their_face() -> None:
+    """Another room imports from a room's `__init__`, or one of its modules as a whole; what is else has a reason."""
+    entered = set()
+    for path in modules(*PACKAGES):
+        own = ".".join(path.parts[:2]).removesuffix(".py")
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            parts = list(path.parts[:-1])[: len(path.parts) - node.level] if node.level else []
+            full = ".".join([*parts, *([node.module] if node.module else [])])
+            deep = full.count(".") >= 2 and full.partition(".")[0] in PACKAGES and room_of(full) != own
+            if deep:
+                entered.add((str(path), full))
+    assert {full for _, full in entered} == set(ENTERED_OTHERWISE), sorted(entered)
+
+
+@pytest.mark.parametrize(("package", "most"), [("services", 24), ("controller_api", 16)])
+def test_a_package_is_seen_at_a_glance(package: str, most: int) -> None:
+    """Few entries directly in it."""
+    entries = {one.name for one in (ROOT / package).iterdir()} - {"__init__.py", "__pycache__", "py.typed"}
+    assert len(entries) <= most
+
+
+def test_no_satellites() -> None:
+    """A file with one importer and less than 40 lines, which its room does not show, belongs there, or has a
+    reason."""
+    faces = {name for name in imports() if (ROOT / name.replace(".", "/") / "__init__.py").is_file()}
+    shown = {target for face in faces for target in imports()[face]}
+    users: dict[str, set[str]] = {}
+    for name, targets in imports().items():
+        for target in targets:
+            users.setdefault(target, set()).add(name)
+    small = {
+        str(path)
+        for path in modules(*PACKAGES)
+        if path.name not in ("__init__.py", "__main__.py")
+        and len((ROOT / path).read_text(encoding="utf-8").splitlines()) < 40
+        and (name := ".".join(path.with_suffix("").parts)) not in shown
+        and len(users.get(name, set())) == 1
+    }
+    assert {one for one in small if Path(one).parent not in REGISTRIES} == set(SMALL)
 
 
 @every_module
@@ -178,7 +261,7 @@ def test_fastapi_and_torch_are_not_on_the_import_path_of_the_command_line(statem
 
 def test_the_domain_loads_no_client() -> None:
     """The state machine and its rules work without httpx."""
-    names = "federation, engine, store, wire, aggregation, partition"
+    names = "federation, engine, store, weights, aggregation, partition"
     assert "httpx" not in loaded_by(f"from services import {names}")
 
 

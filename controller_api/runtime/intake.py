@@ -20,7 +20,7 @@ from services import messages as m
 from services.encoding import decode_update
 from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
 from services.federation import Assignment, Outcome, Plan, fingerprint_of
-from services.process.failpoints import reach
+from services.process import reach
 from services.transforms import transform
 from services.weights import (
     PLAIN,

@@ -20,7 +20,7 @@ from services import messages as m
 from services.engine import Made, aggregate, store_model
 from services.errors import DiskFull, FederationError, UnknownModel
 from services.federation import Aggregation, Assignment, Federation, Member, ModelInfo, Outcome, RunState
-from services.process.failpoints import reach
+from services.process import reach
 from services.state import Recorder
 from services.store import ModelStore
 from services.weights import PLAIN, Buffer, Tensor

@@ -20,7 +20,7 @@ import httpx
 from services import messages as m
 from services.config import TerminationSignals
 from services.errors import InvalidConfig
-from services.process.environment import code_named
+from services.process import code_named
 
 from ..session import Connection, DriverSession, run_config
 from ..show import Display
@@ -58,7 +58,7 @@ class Simulation:
         self, app: FastAPI, made: Sequence[Learner], clients: AsyncExitStack, group: asyncio.TaskGroup
     ) -> None:
         from learner_agent.agent import Agent, LearnerAtWork, limit_threads, poll
-        from services.process.worker import Workers
+        from services.process import Workers
 
         limit_threads()
         workers = Workers(self.concurrency)

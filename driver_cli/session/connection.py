@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from services.config import ClientParams, ServerParams
 from services.errors import InvalidConfig
 from services.messages import Event
-from services.process.environment import secret, secret_of_file
+from services.process import secret, secret_of_file
 from services.rest import Client
 
 if TYPE_CHECKING:

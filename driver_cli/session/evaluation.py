@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from services import messages as m
 from services.errors import FederationError
-from services.process.worker import Workers
+from services.process import Workers
 from services.rest import Client
 from services.weights import wire
 

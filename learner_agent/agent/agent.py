@@ -24,7 +24,7 @@ from services.errors import (
     Unauthenticated,
     UnknownLearner,
 )
-from services.process.worker import Workers
+from services.process import Workers
 from services.rest import Client, FullJitter
 from services.weights import Buffer, Coded, Document, Layout, layout_of, wire
 

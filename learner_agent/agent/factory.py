@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.process.environment import code_named
+from services.process import code_named
 
 from ..learner import Learner
 

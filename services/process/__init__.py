@@ -2,3 +2,10 @@
 
 The edge of the domain: the only room besides `rest`, `store` and `state` in which it touches the world.
 """
+
+from .environment import code_named, secret, secret_of_file
+from .failpoints import reach
+from .garbage import collect_seldom, freeze
+from .worker import Workers
+
+__all__ = ["Workers", "code_named", "collect_seldom", "freeze", "reach", "secret", "secret_of_file"]

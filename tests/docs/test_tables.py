@@ -226,7 +226,7 @@ def test_files_of_the_architecture() -> None:
 
 def _parts() -> list[str]:
     text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    part = text[text.index("| files | what they hold |") : text.index("## Two straight lines")]
+    part = text[text.index("| room or file | what it holds |") : text.index("## Two straight lines")]
     return [line.split("|")[1].replace("`", "") for line in part.splitlines()[2:] if line.startswith("|")]
 
 

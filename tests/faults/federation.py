@@ -23,7 +23,7 @@ import services.rest.client
 from learner_agent import Learner
 from learner_agent.agent import Agent, LearnerAtWork, poll
 from services import messages as m
-from services.process.worker import Workers
+from services.process import Workers
 from services.rest import Client, FullJitter
 from services.weights import Buffer
 from tests.conftest import until

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.process.environment import code_named, secret, secret_of_file
+from services.process import code_named, secret, secret_of_file
 
 
 @pytest.fixture(autouse=True)

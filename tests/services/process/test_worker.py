@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.process.worker import Workers
+from services.process import Workers
 
 
 def raises(error: BaseException) -> Any:
