@@ -26,14 +26,14 @@ class Algorithm(Protocol):
 
 
 @dataclass(frozen=True)
-class Plain:
+class ModelOnly:
     """Nothing but the model travels."""
 
     extras: ClassVar[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
-class Scaffold:
+class SCAFFOLD:
     """SCAFFOLD (Karimireddy et al. 2020, arXiv:1910.06378): learners correct their drift by control variates.
 
     The input `control` is the controller's c; the update's extra `control` is c_i⁺ - c_i, by which a learner has
@@ -43,7 +43,7 @@ class Scaffold:
     extras: ClassVar[Sequence[str]] = ("control",)
 
 
-ALGORITHMS: dict[str, Callable[..., Algorithm]] = {"None": Plain, "SCAFFOLD": Scaffold}
+ALGORITHMS: dict[str, Callable[..., Algorithm]] = {"None": ModelOnly, "SCAFFOLD": SCAFFOLD}
 
 
 def zeros(model: Sequence[Tensor]) -> list[Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import httpx
 
 from ..errors import UnexpectedAnswer, Unreachable
-from ..weights import Buffer
+from ..weights import Buffer, pieces
 from .exchange import Answer, Request
 
 PIECE = 1 << 20  # bytes in one write
@@ -26,7 +26,7 @@ class Stock:
         headers = dict(request.headers)
         content: AsyncIterator[bytes] | bytes | None = None
         if request.parts:
-            content = pieces(request.parts)
+            content = _body(request.parts)
             headers["Content-Length"] = str(request.length)
         try:
             async with self.http.stream(
@@ -65,15 +65,7 @@ async def _read(response: httpx.Response, request: Request) -> bytes:
     return b""
 
 
-async def pieces(parts: Sequence[Buffer]) -> AsyncIterator[bytes]:
-    """The bytes of `parts` one after the other, in writes of about `PIECE`: small parts travel together."""
-    together = bytearray()
-    for part in parts:
-        view = memoryview(part).cast("B")
-        for at in range(0, len(view), PIECE):
-            together += view[at : at + PIECE]
-            if len(together) >= PIECE:
-                yield bytes(together)
-                together.clear()
-    if together:
-        yield bytes(together)
+async def _body(parts: Sequence[Buffer]) -> AsyncIterator[bytes]:
+    """The bytes of `parts` one after the other, in writes of `PIECE`: small parts travel together."""
+    for piece in pieces(parts, PIECE):
+        yield bytes(piece)
