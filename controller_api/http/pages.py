@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, Route
 
 from services.errors import NotFound
 
-HERE = Path(__file__).parent / "static"
+HERE = Path(__file__).parent.parent / "static"
 SWAGGER = "fastapi_offline"  # the package that carries the assets of Swagger UI; they are read, it is not imported
 
 POLICY = (

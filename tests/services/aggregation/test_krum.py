@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from services.aggregation import View
 from services.aggregation.distances import SPAN, TILE, squared_distances
 from services.aggregation.krum import Krum, MultiKrum, by_score
 from services.errors import AggregationFailed
-from services.weights import DTYPES, blocks
+from services.weights import DTYPES
 from tests.services.arrays import Array
 
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
+
+BLOCKS = importlib.import_module("services.weights.blocks")  # its room shows a function of that name
 
 
 def views(rows: Sequence[Any], dtype: str = "float32", parent: Any = None) -> list[View]:
@@ -170,7 +173,7 @@ def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     given_views = [View(str(i), model, models[0]) for i, model in enumerate(models)]
     found = set()
     for threads in (1, 4):
-        monkeypatch.setattr(blocks, "THREADS", threads)
+        monkeypatch.setattr(BLOCKS, "THREADS", threads)
         found.add(squared_distances(given_views).tobytes())
     assert len(found) == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Sequence
 from fractions import Fraction
@@ -18,12 +19,14 @@ from services.aggregation.median import Median
 from services.aggregation.order_statistics import ROW, middle_mean, network
 from services.aggregation.trimmed_mean import TrimmedMean
 from services.errors import AggregationFailed
-from services.weights import DTYPES, blocks
+from services.weights import DTYPES
 from tests.services.arrays import Array
 
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 INTEGERS = [name for name, dtype in DTYPES.items() if dtype.kind in "iu"]
 NUMBERS = pytest.mark.parametrize("dtype", FLOATS + INTEGERS)
+
+BLOCKS = importlib.import_module("services.weights.blocks")  # its room shows a function of that name
 
 
 def combine(rule: Median | TrimmedMean, rows: Sequence[Sequence[Any]], dtype: str) -> list[Any]:
@@ -201,7 +204,7 @@ def test_blocks_and_threads_change_no_bit(count: int, monkeypatch: pytest.Monkey
     ]
     found = set()
     for threads, row in itertools.product((1, 4), (70, 1000, ROW)):
-        monkeypatch.setattr(blocks, "THREADS", threads)
+        monkeypatch.setattr(BLOCKS, "THREADS", threads)
         got = middle_mean(models, count // 4, space=row * count * 8)
         found.add(b"".join(array.tobytes() for array in got))
     assert len(found) == 1
