@@ -22,7 +22,7 @@ from tests.conftest import until
 
 MSGPACK = "application/vnd.msgpack"
 ENROLL, OPERATOR, VIEWER = (f"{role}-token-of-these-tests" for role in ("enroll", "operator", "viewer"))
-TOKENS = {"enroll_token": ENROLL, "operator_token": OPERATOR, "viewer_token": VIEWER}
+TOKENS: dict[str, Any] = {"enroll_token": ENROLL, "operator_token": OPERATOR, "viewer_token": VIEWER}
 CLOCKS = ("last_seen", "last_seen_s", "waiting_for")  # change with the time alone
 TWO_ROUNDS: dict[str, Any] = {"termination": {"federation_rounds": 2}}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +17,9 @@ from tests.conftest import Process, serve
 from tests.controller_api.driving import TOKENS, Member, bearer, begin, document, weights
 
 CANARY = "canary-5bd1e09c7f"
-SECRETS = {f"METIS_{role}_TOKEN": f"{role.lower()}-{CANARY}" for role in ("OPERATOR", "ENROLL", "VIEWER")}
+SECRETS: dict[str, Any] = {
+    f"METIS_{role}_TOKEN": f"{role.lower()}-{CANARY}" for role in ("OPERATOR", "ENROLL", "VIEWER")
+}
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +94,7 @@ def test_settings_do_not_show_their_tokens() -> None:
     """Neither their repr, nor their dump, nor the error about them."""
     made = Settings(**{role: f"{role}-{CANARY}" for role in TOKENS})  # type: ignore[arg-type]
     with pytest.raises(ValidationError) as caught:
-        Settings(viewer_token=CANARY)  # type: ignore[arg-type]
+        Settings(viewer_token=CANARY)
     for shown in (repr(made), str(made), made.model_dump_json(), str(caught.value), repr(caught.value)):
         assert CANARY not in shown
 

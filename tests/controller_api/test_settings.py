@@ -45,10 +45,10 @@ def test_the_url_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_address_and_prefix_from_settings_or_configuration(own_redis: Launch) -> None:
     """What a program gives goes before the settings, key by key: its address with the password of the settings."""
     server = own_redis("--requirepass", CANARY)
-    settings = Settings(model_store="Redis", model_store_url=f"redis://:{CANARY}@127.0.0.1:{server.port}/0")  # type: ignore[arg-type]
+    settings = Settings(model_store="Redis", model_store_url=f"redis://:{CANARY}@127.0.0.1:{server.port}/0")
     assert repr(store_of(settings)) == f"Redis(127.0.0.1:{server.port}, prefix='metis:')"
     elsewhere = Settings(
-        model_store_url=f"redis://:{CANARY}@elsewhere.invalid:1/0",  # type: ignore[arg-type]
+        model_store_url=f"redis://:{CANARY}@elsewhere.invalid:1/0",
         model_store_prefix="settings:",
     )
     given = ModelStoreConfig("Redis", 1, "127.0.0.1", server.port)
@@ -105,7 +105,7 @@ def test_a_second_folder_is_refused_and_given_back(redis_server: RedisServer, tm
             Settings(
                 data_dir=tmp_path / name,
                 model_store="Redis",
-                model_store_url=redis_server.url,  # type: ignore[arg-type]
+                model_store_url=redis_server.url,
                 model_store_prefix=f"{tmp_path.name}{prefix}:",
             )
         )

@@ -70,6 +70,7 @@ async def test_models_and_controls_are_those_of_the_paper(more: dict[str, Any], 
         for i in members:
             model, control = learners[i].seen[one.round]
             np.testing.assert_allclose(model, paper.x, rtol=1e-9, atol=1e-12)
+            assert control is not None
             np.testing.assert_allclose(control, paper.c, rtol=1e-9, atol=1e-12)
         paper.round(members)
     np.testing.assert_allclose(final, paper.x, rtol=1e-9)

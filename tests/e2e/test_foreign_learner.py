@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from services import messages as m
 from services.rest import Client
@@ -28,7 +29,10 @@ for name in {OURS}:
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
-SECRETS = {"METIS_OPERATOR_TOKEN": "operator-of-this-test", "METIS_ENROLL_TOKEN": "enrolment-of-this-test"}
+SECRETS: dict[str, Any] = {
+    "METIS_OPERATOR_TOKEN": "operator-of-this-test",
+    "METIS_ENROLL_TOKEN": "enrolment-of-this-test",
+}
 
 
 def foreign(start: Callable[..., Process], url: str, *more: str, rows: tuple[int, int] = (0, 450)) -> Process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -50,7 +51,7 @@ async def test_a_run_survives_a_redis_that_is_killed(
             return run.round >= number
 
         for number in (4, 12):
-            await until(lambda number=number: at_round(number), 40)
+            await until(partial(at_round, number), 40)
             server.kill()
             await asyncio.sleep(1.0)
             assert (await client.run()).state not in ("completed", "failed")

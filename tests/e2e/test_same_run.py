@@ -45,7 +45,7 @@ def models(results: m.Results) -> list[str | None]:
 @pytest.mark.parametrize("selector", ["All", "RoundRobin", "PowerOfChoice"])
 async def test_two_runs_with_one_seed_are_identical_and_with_two_are_not(selector: str) -> None:
     """The members, the scores and the digest of every model are the same; another seed draws others."""
-    config = {"selector": selector, "selection": {"participation_ratio": 0.5}, "seed": 7}
+    config: dict[str, Any] = {"selector": selector, "selection": {"participation_ratio": 0.5}, "seed": 7}
     first, second, other = (
         await run_of(**config),
         await run_of(**config, turned=True),

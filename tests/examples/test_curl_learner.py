@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,10 @@ from services.rest import Client
 from tests.conftest import Process, Served, digits_learners, free_port, serve, until
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "curl-learner" / "learner.sh"
-SECRETS = {"METIS_OPERATOR_TOKEN": "operator-of-this-test", "METIS_ENROLL_TOKEN": "enrolment-of-this-test"}
+SECRETS: dict[str, Any] = {
+    "METIS_OPERATOR_TOKEN": "operator-of-this-test",
+    "METIS_ENROLL_TOKEN": "enrolment-of-this-test",
+}
 BECOME_BASH = "import os, sys; os.execvp('bash', ['bash', *sys.argv[1:]])"  # the same process, so signals reach it
 
 pytestmark = pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="needs bash and curl")

@@ -28,7 +28,9 @@ def test_five_rounds_on_the_digits_reach_0_93_in_any_order(
 ) -> None:
     """The README's commands: `metis-controller`, three learners, `metis run`."""
     port = str(free_port())
-    commands = {f"learner-{i}": (str(LEARNER), "-l", str(i), "--port", port) for i in (1, 2, 3)}
+    commands: dict[str, tuple[str, ...]] = {
+        f"learner-{i}": (str(LEARNER), "-l", str(i), "--port", port) for i in (1, 2, 3)
+    }
     commands["controller"] = ("-m", "controller_api", "--port", port)
     run = ("run", "--controller", f"http://localhost:{port}", "--learners", "3", "--rounds", "5", "--shutdown")
     commands["driver"] = ("-m", "driver_cli", *run)

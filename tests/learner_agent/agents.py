@@ -25,7 +25,7 @@ ONE_ROUND = {"termination": {"federation_rounds": 1}}
 class AddsOne(Learner):
     """Adds 1 to each of two tensors, "a" (2,) and "b" () float32; calls `during(config)` in the midst of training."""
 
-    names = ("a", "b")
+    names: tuple[str, ...] = ("a", "b")
 
     def __init__(self, during: Callable[[dict[str, Any]], Any] = lambda config: None) -> None:
         self.during = during

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -134,7 +135,10 @@ async def test_a_controller_that_refuses_for_good_ends_the_command_with_a_line(
     start: Callable[..., Process], tmp_path: Path
 ) -> None:
     """A wrong enrolment token: exit status 1, the reason, no traceback."""
-    tokens = {"METIS_OPERATOR_TOKEN": "operator-token-operator", "METIS_ENROLL_TOKEN": "enroll-token-enroll-token"}
+    tokens: dict[str, Any] = {
+        "METIS_OPERATOR_TOKEN": "operator-token-operator",
+        "METIS_ENROLL_TOKEN": "enroll-token-enroll-token",
+    }
     served = serve(start, tmp_path, **tokens)
     learner = pupil(start, served.url, METIS_ENROLL_TOKEN="not-the-enrolment-token")
     assert learner.wait(20) == 1

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,7 +113,9 @@ def test_a_number_that_a_version_does_not_tell_is_none() -> None:
     """Versions write other fields; 0 makes no ratio."""
     one = Measure("", ("cases", 0, "cpu_s", "server"))
     assert one.read({"cases": [{"cpu_s": {"server": 2}}]}) == 2.0
-    for report in ({}, {"cases": []}, {"cases": [{"cpu_s": None}]}, {"cases": [{"cpu_s": {"server": 0}}]}):
+    reports: list[dict[str, Any]] = [{}, {"cases": []}]
+    reports += [{"cases": [{"cpu_s": None}]}, {"cases": [{"cpu_s": {"server": 0}}]}]
+    for report in reports:
         assert one.read(report) is None
 
 

@@ -69,7 +69,7 @@ class Fleet:
         """The result of a task; by default each task's body is one of its own."""
         return self.federation.accept(task.id, outcome(task, body, metrics), self.now)
 
-    def do(self, name: str, kind: str = "train", **metrics: float | None) -> Assignment:
+    def do(self, name: str, kind: str = "train", **metrics: Any) -> Assignment:
         """The learner does the task that it must have."""
         task = self.task(name, kind)
         assert self.give(task, **metrics)[1]
@@ -107,7 +107,7 @@ class Fleet:
         self.jobs.append(job)
         self.federation.aggregated(job, model(f"{job.run_id} {job.round}"), (None, None), 0.010, self.now)
 
-    def play(self, *names: str, **metrics: float | None) -> None:
+    def play(self, *names: str, **metrics: Any) -> None:
         """The named learners (all) do what they are asked, and what is due is aggregated, until a round has closed."""
         (run,) = [run for run in self.federation.runs.values() if not run.over]
         closed = len(self.closed(run))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -102,7 +103,7 @@ class Commands(RuleBasedStateMachine):
         self.fleet = fleet
         self.federation = self.fleet.federation
         self.jobs: list[Aggregation] = []
-        self.counted: set[str] = set()
+        self.counted: set[str | None] = set()
         self.seen: list[Assignment] = []
         self.rounds: dict[str, int] = {}
         self.ended: dict[str, Any] = {}
@@ -170,7 +171,7 @@ class Commands(RuleBasedStateMachine):
                 before = dump(self.federation)
                 assert self.fleet.give(task) == (receipt, False)
                 assert dump(self.federation) == before
-                self.refused(DifferentBody, lambda task=task: self.fleet.give(task, "another"))
+                self.refused(DifferentBody, partial(self.fleet.give, task, "another"))
 
     @rule(data=st.data())
     def send_late(self, data: st.DataObject) -> None:

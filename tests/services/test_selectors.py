@@ -43,7 +43,8 @@ def next_round(fleet: Fleet, run: RunState, **losses: float | None) -> list[str]
     """The members of the round train, reporting these losses; who they were."""
     drawn = members(run)[-1]
     for name in drawn:
-        fleet.do(name, **({"loss": losses[name]} if name in losses else {}))
+        told: dict[str, Any] = {"loss": losses[name]} if name in losses else {}
+        fleet.do(name, **told)
     fleet.aggregate()
     return drawn
 

@@ -124,6 +124,7 @@ def test_the_time_is_over_at_its_minute_and_of_any_length(started_at: float) -> 
         ending = out_of_time(signals, started_at, started_at + seconds)
         assert ending is not None
         assert ending.signal == "execution_cutoff_time_mins"
+    assert ending is not None
     assert ending.reason == "43200 minutes are over"
 
 

@@ -156,7 +156,7 @@ async def test_a_start_that_fails_does_not_count_as_being_there(
 
 async def test_an_ended_run_that_could_not_be_started_now_is_remembered(tmp_path: Path) -> None:
     """Fewer updates of a learner are kept than its rule would need: it makes no more models."""
-    asynchronous = {"scheduler": "Asynchronous", "aggregation_rule": "FedRec"}
+    asynchronous: dict[str, Any] = {"scheduler": "Asynchronous", "aggregation_rule": "FedRec"}
     async with again(tmp_path, 2) as controller:
         await begin(controller, "anna", **asynchronous)
         assert (await controller.http.post("/v1/runs/current/stop")).status_code == 202
@@ -173,7 +173,12 @@ async def test_a_run_ends_when_the_store_lost_its_model(tmp_path: Path) -> None:
             path.unlink()
         federation, asked = controller.app.state.runtime.federation, list[str]()
         next_task = federation.next_task
-        federation.next_task = lambda key, now: asked.append(key) or next_task(key, now)
+
+        def counted(key: str, now: float) -> Any:
+            asked.append(key)
+            return next_task(key, now)
+
+        federation.next_task = counted
         agents = [
             asyncio.create_task(
                 Agent(LearnerAtWork(AddsOne()), controller.client(), poll, m.JoinRequest(name=name)).run()

@@ -31,7 +31,7 @@ class Gate:
         self.errors: list[Exception] = []  # that the next writes end with
         self._turns = threading.Semaphore(1_000_000)
         self._write = database.write
-        database.write = self  # type: ignore[method-assign, assignment]
+        database.write = self  # type: ignore[method-assign]
 
     def close(self) -> None:
         """Every write waits for its turn."""

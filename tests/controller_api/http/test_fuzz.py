@@ -43,7 +43,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=10,
 )
-words = st.text(st.characters(blacklist_categories=("Cs",), min_codepoint=32, max_codepoint=255), max_size=20)
+words = st.text(st.characters(blacklist_categories=["Cs"], min_codepoint=32, max_codepoint=255), max_size=20)
 
 
 def keys_of(operation: dict[str, Any]) -> list[str]:
@@ -156,7 +156,7 @@ def test_junk_is_refused(target: Target, method: str, path: str) -> None:
         last=words_without_end,
     )
     def throw(body: bytes, media: str, name: str | None, parameters: dict[str, str], token: str, last: str) -> None:
-        headers = {header: last.encode("latin-1") for header in own_headers}
+        headers: dict[str, Any] = {header: last.encode("latin-1") for header in own_headers}
         headers = {**headers, "Last-Event-ID": last.encode("latin-1"), **({"Content-Type": media} if media else {})}
         headers |= {key: value.encode("latin-1") for key, value in bearer(token).items()}
         before = target.state()

@@ -127,7 +127,7 @@ async def test_who_may_call(guarded: Guarded, method: str, template: str) -> Non
 
 async def test_an_unauthenticated_answer_is_always_the_same(guarded: Guarded) -> None:
     """One body and one challenge, whatever was wrong with the credential and whatever was asked for."""
-    credentials = [
+    credentials: list[dict[str, Any]] = [
         {},
         bearer("unknown" * 6),
         {"Authorization": "Bearer"},

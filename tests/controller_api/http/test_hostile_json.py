@@ -37,38 +37,45 @@ WRONG_SHAPE = {
     "lists 900 deep under an unknown key": b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}",
 }
 HUGE_INT = 10**400
+
+
+def each(key: str, *values: Any) -> list[dict[str, Any]]:
+    """A body for each of these values."""
+    return [{key: value} for value in values]
+
+
 WRONG_VALUES: dict[str, list[dict[str, Any]]] = {
     "learners": [
-        *({"name": name} for name in (5, "", "a" * 65, "a/b", "..\\x", "a\x00b", "a\nb", [], "\ud800")),
-        *({"num_training_examples": n} for n in (-1, 2**53 + 1, 1.5, "many", [], float("nan"), HUGE_INT)),
-        *({"labels": value} for value in ([], {"a": 1}, {"\ud800": "b"}, {"a": "\ud800"}, {"a" * 1001: ""})),
+        *each("name", 5, "", "a" * 65, "a/b", "..\\x", "a\x00b", "a\nb", [], "\ud800"),
+        *each("num_training_examples", -1, 2**53 + 1, 1.5, "many", [], float("nan"), HUGE_INT),
+        *each("labels", [], {"a": 1}, {"\ud800": "b"}, {"a": "\ud800"}, {"a" * 1001: ""}),
         {"labels": {str(i): "" for i in range(65)}},
-        *({"kinds": value} for value in ("train", [1], ["../x"], [""], ["a"] * 65)),
-        *({"encodings": value} for value in ("none", [None], ["\ud800"])),
-        *({"callback_url": value} for value in (5, "", "ftp://x", "http://", "file:///etc/passwd", "x" * 3000)),
+        *each("kinds", "train", [1], ["../x"], [""], ["a"] * 65),
+        *each("encodings", "none", [None], ["\ud800"]),
+        *each("callback_url", 5, "", "ftp://x", "http://", "file:///etc/passwd", "x" * 3000),
     ],
     "heartbeat": [
-        *({"task_id": value} for value in (5, "", "../x", "a" * 65, "\ud800")),
-        *({"progress": value} for value in ([], "far", {"epoch": -1}, {"epoch": 1.5}, {"epoch": HUGE_INT})),
+        *each("task_id", 5, "", "../x", "a" * 65, "\ud800"),
+        *each("progress", [], "far", {"epoch": -1}, {"epoch": 1.5}, {"epoch": HUGE_INT}),
         *({"progress": {"loss": value}} for value in (float("nan"), float("inf"), "low", HUGE_INT)),
         {"progress": {"batches": 1}},
     ],
     "failure": [{}, {"error": None}, {"error": 5}, {"error": "x" * 20_001}, {"error": "\ud800"}],
     "result": [
-        *({"metrics": value} for value in ([], {"a": "high"}, {"a": []}, {"a": float("nan")}, {"a": float("-inf")})),
-        *({"metrics": value} for value in ({"a": HUGE_INT}, {str(i): 0 for i in range(1001)}, {"\ud800": 1})),
-        *({"metadata": value} for value in ([], {"a": []}, {"a": {}}, {"a": float("inf")}, {"a": "\ud800"})),
+        *each("metrics", [], {"a": "high"}, {"a": []}, {"a": float("nan")}, {"a": float("-inf")}),
+        *each("metrics", {"a": HUGE_INT}, {str(i): 0 for i in range(1001)}, {"\ud800": 1}),
+        *each("metadata", [], {"a": []}, {"a": {}}, {"a": float("inf")}, {"a": "\ud800"}),
     ],
     "runs": [
-        *({"seed": value} for value in (-1, 2**63, 1.5, "x", HUGE_INT)),
-        *({"train": value} for value in ([], "fast", {"a": float("nan")}, {"a": "\ud800"}, {"\ud800": 1})),
+        *each("seed", -1, 2**63, 1.5, "x", HUGE_INT),
+        *each("train", [], "fast", {"a": float("nan")}, {"a": "\ud800"}, {"\ud800": 1}),
         *({"schedule": {"lease_s": value}} for value in (0, -1, 1e12, "long", float("inf"))),
-        *({"transforms": value} for value in ([1], ["clip"], {})),
+        *each("transforms", [1], ["clip"], {}),
         {"aggregation": {"unknown": 1}},
         {"initial_model": "../../etc/passwd"},
     ],
     "stop": [{"reason": 5}, {"reason": "x" * 2001}, {"reason": "\ud800"}],
-    "rounds": [{"round": value} for value in (0, -1, 1.5, "first", [], HUGE_INT)],
+    "rounds": each("round", 0, -1, 1.5, "first", [], HUGE_INT),
 }
 
 

@@ -231,7 +231,8 @@ async def test_weights_larger_than_the_limit_are_refused(on_disk: InProcess, tmp
 
 async def test_a_model_of_any_dtype_survives_a_round(controller: InProcess) -> None:
     """The other side: every dtype of the contract, 0-d and empty tensors are no reason to refuse."""
-    arrays = [np.ones((2, 2), dtype) for dtype in ("<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2")]
+    square = ("<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2")
+    arrays: list[Any] = [np.ones((2, 2), dtype) for dtype in square]
     arrays += [np.ones(2, "<u4"), np.ones(2, "<u8"), np.array([True, False])]
     arrays += [np.array(7, "<i8"), np.zeros((0, 3), "<f4")]
     ready = [tensor(array, str(i)) for i, array in enumerate(arrays)]

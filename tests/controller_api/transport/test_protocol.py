@@ -8,7 +8,7 @@ import json
 import mmap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -269,12 +269,12 @@ async def test_a_download_that_nobody_reads_is_given_up(monkeypatch: pytest.Monk
         client = Client(server.url)
         digest = await client.put_model([document(1.0, 8_000_000)])
         raw = await Raw.open(server)
-        raw.writer.transport.pause_reading()
+        cast(asyncio.Transport, raw.writer.transport).pause_reading()
         await raw.send(f"GET /v1/models/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
         async def given_up() -> bool:
             port = raw.writer.get_extra_info("sockname")[1]
-            return all(one.client[1] != port for one in server.server_state.connections)
+            return all(one.client[1] != port for one in cast(set[Any], server.server_state.connections))
 
         await until(given_up, 10)
         await client.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pytest
 import typer
@@ -43,14 +43,15 @@ def test_without_a_token_or_with_a_wrong_one_the_command_is_refused(guarded: Loc
 def test_token_comes_by_option_file_or_environment(guarded: LocalFederation, tmp_path: Path) -> None:
     """Each way is good, a file best: it is not in the list of processes."""
     (tmp_path / "token").write_text(OPERATOR + "\n")
-    for arguments, environment in (
+    ways: list[tuple[tuple[str, ...], dict[str, Any]]] = [
         (("--token", OPERATOR), {}),
         (("--token-file", "token"), {}),
         ((), {"METIS_TOKEN": OPERATOR}),
         ((), {"METIS_TOKEN_FILE": "token"}),
         ((), {"METIS_OPERATOR_TOKEN": OPERATOR}),
         ((), {"METIS_OPERATOR_TOKEN_FILE": "token"}),
-    ):
+    ]
+    for arguments, environment in ways:
         done = metis("status", "--controller", guarded.url, *arguments, cwd=tmp_path, **environment)
         assert done.returncode == 0, done.stderr
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,8 @@ def test_a_run_goes_on_from_another_or_from_a_file(federation: LocalFederation, 
     assert resumed.returncode == 0, resumed.stderr
     assert json.loads(resumed.stdout)["rounds"][0]["parent"] == json.loads(first.stdout)["model"]
     document = wire.decode((tmp_path / "model.msgpack").read_bytes())
-    np.savez(tmp_path / "model.npz", **{tensor.name: tensor.array for tensor in document.tensors})
+    arrays: dict[str, Any] = {tensor.name: tensor.array for tensor in document.tensors}
+    np.savez(tmp_path / "model.npz", **arrays)
     copied = metis(*arguments, "--initial-model", "model.npz", cwd=tmp_path)
     assert copied.returncode == 0, copied.stderr
     assert json.loads(copied.stdout)["rounds"][0]["parent"] == json.loads(first.stdout)["model"]

@@ -43,7 +43,7 @@ class Drifts(Learner):
     def train(self, weights: list[Any], config: dict[str, Any]) -> Any:
         """One step."""
         before = float(abs(weights[0]).sum())
-        corrections = self._control.begin(weights, config) or [0.0 for _ in weights]
+        corrections: list[Any] = self._control.begin(weights, config) or [0.0 for _ in weights]
         for array, gradient, correction in zip(weights, self._gradient(), corrections, strict=True):
             array -= (RATE * (gradient + correction)).astype(np.float32)
         told = {"num_training_examples": self._rows, **self._control.end(weights, 1, RATE)}

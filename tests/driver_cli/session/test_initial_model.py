@@ -24,7 +24,7 @@ def document(path: Path) -> Document:
 
 def test_each_format_gives_the_same_document(tmp_path: Path) -> None:
     """Names are kept, and the order of the file: the digest does not depend on the format."""
-    arrays = {"w": np.ones((2, 3), np.float32), "b": np.array(2.0, np.float64), "a": np.arange(3)}
+    arrays: dict[str, Any] = {"w": np.ones((2, 3), np.float32), "b": np.array(2.0, np.float64), "a": np.arange(3)}
     np.savez(tmp_path / "m.npz", **arrays)
     np.savez_compressed(tmp_path / "small.npz", **arrays)
     (tmp_path / "m.safetensors").write_bytes(saved(arrays))

@@ -31,7 +31,7 @@ def model() -> Document:
 class Doubles(AddsOne):
     """Takes the tensors as "a", "n", "b"; gives each of its control twice back, and keeps what it was given."""
 
-    names = ("a", "n", "b")  # type: ignore[assignment]
+    names = ("a", "n", "b")
 
     def train(self, weights: Any, config: dict[str, Any]) -> Any:
         """The weights as they came."""
@@ -43,7 +43,7 @@ class Doubles(AddsOne):
 class Says(AddsOne):
     """Returns this metadata."""
 
-    names = ("b", "n", "a")  # type: ignore[assignment]
+    names = ("b", "n", "a")
 
     def __init__(self, metadata: Any) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ async def test_an_input_is_fetched_when_it_is_new() -> None:
     """Not again while tasks name the same one, and not twice for two names; what is no longer named is let go."""
     shelf = Shelf()
     inputs = Inputs(cast(Client, shelf))
-    steps: list[tuple[dict[str, int], list[str]]] = [
+    steps: list[tuple[dict[str, Any], list[str]]] = [
         ({"c": 1}, ["1"]),
         ({"c": 1}, ["1"]),
         ({"c": 2, "d": 2}, ["1", "2"]),

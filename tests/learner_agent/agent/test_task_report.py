@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,8 @@ def test_the_latest_progress_is_kept(report: TaskReport) -> None:
 
 def test_numpys_numbers_are_numbers(report: TaskReport) -> None:
     """A batch counted by numpy, a loss in float32."""
-    progress(epoch=np.int64(1), batch=np.int32(2), loss=np.float32(0.5))
+    counts: dict[str, Any] = {"epoch": np.int64(1), "batch": np.int32(2), "loss": np.float32(0.5)}
+    progress(**counts)
     assert report.latest == m.Progress(epoch=1, batch=2, loss=0.5)
 
 

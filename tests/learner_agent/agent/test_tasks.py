@@ -190,8 +190,12 @@ def test_train_and_evaluate_get_the_parameters_of_their_task() -> None:
     """`config` is the task's, in a dict of the learner's own to change."""
     seen: list[dict[str, Any]] = []
     given = task(epochs=3)
-    learner = AddsOne(during=lambda config: seen.append(dict(config)) or config.clear())
-    LearnerAtWork(learner).train(model(), given)
+
+    def sees(config: dict[str, Any]) -> None:
+        seen.append(dict(config))
+        config.clear()
+
+    LearnerAtWork(AddsOne(during=sees)).train(model(), given)
     assert (seen, given.config) == ([{"round": 1, "epochs": 3}], {"round": 1, "epochs": 3})
 
 
@@ -225,7 +229,12 @@ def test_local_tensors_stay_at_home() -> None:
     first = document(work.train(model(), task()))
     assert [t.array.tolist() for t in first.tensors] == [[2, 3], 3]
     seen: list[float] = []
-    learner.evaluate = lambda weights, config: seen.append(float(weights[1])) or {}  # type: ignore[method-assign]
+
+    def evaluate(weights: list[Any], config: dict[str, Any]) -> dict[str, float]:
+        seen.append(float(weights[1]))
+        return {}
+
+    learner.evaluate = evaluate  # type: ignore[method-assign]  # of this one object
     work.evaluate(model(), task("evaluate"))
     second = document(work.train(model(), task()))
     work.evaluate(model(), task("evaluate"))

@@ -13,7 +13,7 @@ from learner_agent.pytorch import Scaffold, load_weights, weights_of  # noqa: E4
 from tests.learner_agent.quadratics import Paper, Parabola, some  # noqa: E402
 
 
-class Point(torch.nn.Module):  # type: ignore[misc]
+class Point(torch.nn.Module):  # type: ignore[misc, name-defined]
     """A point in float64 between a frozen number and a whole one that counts."""
 
     def __init__(self) -> None:

@@ -22,13 +22,13 @@ FLOATS = ["float16", "bfloat16", "float32", "float64"]
 INTEGERS = [name for name, dtype in DTYPES.items() if dtype.kind in "iu"]
 
 
-def views(rows: Sequence[Any], dtype: str = "float32") -> list[View]:
+def views(rows: Sequence[Any] | Array, dtype: str = "float32") -> list[View]:
     """Updates of one tensor, of learners in this order."""
     arrays = [np.array(row).astype(DTYPES[dtype]) for row in rows]
     return [View(f"learner-{i:02}", [array], [np.zeros_like(arrays[0])], [True]) for i, array in enumerate(arrays)]
 
 
-def combine(rule: Bulyan, rows: Sequence[Any], dtype: str = "float32") -> list[Any]:
+def combine(rule: Bulyan, rows: Sequence[Any] | Array, dtype: str = "float32") -> list[Any]:
     """The rule's model of one tensor as Python values; factors do not matter."""
     (array,), state = rule.aggregate(views(rows, dtype), [float(i) for i in range(len(rows))])
     assert state is None
@@ -179,7 +179,7 @@ def test_the_largest_float64_do_not_overflow() -> None:
 def test_every_block_of_every_tensor_is_combined() -> None:
     """Tensors longer than a block, and several of other dtypes: each is what it is by the definition."""
     base = np.arange(2 * BLOCK + 3) % 100
-    models = [[(base + v).astype(np.float32), (base + v).astype(np.int16)] for v in (0, 1, 2, 3, 4, 5, 6)]
+    models: list[list[Array]] = [[(base + v).astype(np.float32), (base + v).astype(np.int16)] for v in range(7)]
     got, _ = Bulyan(1).aggregate([View(str(i), model, models[3]) for i, model in enumerate(models)], [1.0] * 7)
     want = restated(np.array([[0.0], [1], [2], [3], [4], [5], [6]]), 1)[0]
     assert np.allclose(got[0], base + want, rtol=1e-6)

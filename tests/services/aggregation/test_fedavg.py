@@ -195,6 +195,6 @@ def test_float64_is_near_the_exact_mean(rows: list[tuple[float, int]]) -> None:
     """In float64 the mean is finite and within a few roundings of the exact rational one."""
     got = float(average([np.array(value) for value, _ in rows], [count for _, count in rows]))
     total = sum(count for _, count in rows)
-    exact = sum(Fraction(value) * count for value, count in rows) / total
+    exact = sum((Fraction(value) * count for value, count in rows), Fraction()) / total
     size = max(abs(Fraction(value)) for value, _ in rows)
     assert abs(Fraction(got) - exact) <= size * Fraction(len(rows) + 2, 2**52) + Fraction(len(rows), 2**1074)

@@ -52,8 +52,8 @@ def test_steps_are_made_equal_as_worked_out_by_hand(dtype: str) -> None:
 
 def test_what_is_not_trained_takes_the_weighted_mean() -> None:
     """A counter, a mask and a buffer beside the weight: 3/4 * 14 + 1/4 * 18 = 15, and True of 3/4."""
-    parent = [np.float32([10]), np.array(10), np.array(False), np.float32([10])]
-    rows = [[np.float32([v]), np.array(v), np.array(v == 14), np.float32([v])] for v in (14, 18)]
+    parent = [np.array([10], np.float32), np.array(10), np.array(False), np.array([10], np.float32)]
+    rows = [[np.array([v], np.float32), np.array(v), np.array(v == 14), np.array([v], np.float32)] for v in (14, 18)]
     got = combine(parent, rows, [2, 8], [3, 1], [True, True, True, False])
     assert [array.tolist() for array in got] == [[16.125], 15, True, [15.0]]
 

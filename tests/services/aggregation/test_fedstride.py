@@ -29,7 +29,7 @@ def test_a_mean_worked_out_by_hand_in_blocks_of_two() -> None:
     True weigh 3 of 8 in the last tensor: False.
     """
     rows, weights = [1, 5, 3, 8, 10], [1.0, 2.0, 1.0, 3.0, 1.0]
-    updates = [[np.float32([row]), np.int16(row), np.array(row == 8)] for row in rows]
+    updates = [[np.array([row], np.float32), np.int16(row), np.array(row == 8)] for row in rows]
     views = [View(f"learner-{i}", [np.asarray(array) for array in arrays]) for i, arrays in enumerate(updates)]
     got, state = FedStride(stride_length=2).aggregate(views, weights)
     assert [array.tolist() for array in got] == [[6.0], 6, False]

@@ -21,7 +21,7 @@ from tests.services.arrays import Array
 FLOATS = ["float16", "bfloat16", "float32", "float64"]
 
 
-def combine(rule: GeometricMedian, rows: Sequence[Any], dtype: str = "float64", parent: Any = None) -> Array:
+def combine(rule: GeometricMedian, rows: Sequence[Any] | Array, dtype: str = "float64", parent: Any = None) -> Array:
     """The rule's model of one tensor, in float64."""
     arrays = [np.array(row).astype(DTYPES[dtype]) for row in rows]
     before = [np.zeros_like(arrays[0]) if parent is None else np.array(parent).astype(DTYPES[dtype])]
@@ -63,7 +63,7 @@ def test_what_distances_leave_out_takes_the_same_weights() -> None:
     views = []
     for i, value in enumerate([0.0, 0.0, 6.0]):
         far = 10 * (i + 1)
-        arrays = [np.array([value]), np.array(far), np.array(i != 1), np.float32([far])]
+        arrays = [np.array([value]), np.array(far), np.array(i != 1), np.array([far], np.float32)]
         views.append(View(str(i), arrays, [np.zeros_like(a) for a in arrays], [True, True, True, False]))
     got, _ = GeometricMedian(iterations=1).aggregate(views, [1.0] * 3)
     assert got[0] == pytest.approx(6 / 5, rel=1e-6)

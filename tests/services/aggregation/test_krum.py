@@ -26,7 +26,7 @@ FLOATS = ["float16", "bfloat16", "float32", "float64"]
 BLOCKS = importlib.import_module("services.weights.blocks")  # its room shows a function of that name
 
 
-def views(rows: Sequence[Any], dtype: str = "float32", parent: Any = None) -> list[View]:
+def views(rows: Sequence[Any] | Array, dtype: str = "float32", parent: Any = None) -> list[View]:
     """Updates of one tensor, of learners in this order."""
     arrays = [np.array(row).astype(DTYPES[dtype]) for row in rows]
     before = [np.zeros_like(arrays[0]) if parent is None else np.array(parent).astype(DTYPES[dtype])]
@@ -73,7 +73,8 @@ def test_distances_run_over_trainable_floating_tensors() -> None:
     """Counters and buffers decide nothing, whatever they hold; they come with the update that is taken."""
     given_views = []
     for i, value in enumerate([0, 1, 3, 10, 100]):
-        arrays = [np.float32([value]), np.int64([7 * i]), np.float32([-1e6 if i == 1 else 0])]
+        weight, buffer = (np.array([number], np.float32) for number in (value, -1e6 if i == 1 else 0))
+        arrays: list[Array] = [weight, np.array([7 * i], np.int64), buffer]
         given_views.append(View(f"learner-{i}", arrays, [np.zeros_like(a) for a in arrays], [True, True, False]))
     got, _ = Krum(1).aggregate(given_views, [1.0] * 5)
     assert [array.tolist() for array in got] == [[1.0], [7], [-1e6]]
@@ -169,7 +170,9 @@ print(hashlib.sha256(squared_distances(views).tobytes()).hexdigest())
 def test_threads_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extents and spans are of fixed length: one thread and four give the same distances."""
     draw = np.random.default_rng(11)
-    models = [[draw.standard_normal(2 * SPAN * TILE + 99, np.float32), draw.standard_normal(7)] for _ in range(5)]
+    models: list[list[Array]] = [
+        [draw.standard_normal(2 * SPAN * TILE + 99, np.float32), draw.standard_normal(7)] for _ in range(5)
+    ]
     given_views = [View(str(i), model, models[0]) for i, model in enumerate(models)]
     found = set()
     for threads in (1, 4):

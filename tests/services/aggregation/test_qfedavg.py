@@ -57,8 +57,10 @@ def test_the_model_is_the_one_worked_out_by_hand(dtype: str) -> None:
 
 def test_what_is_not_trained_takes_the_weighted_mean_and_has_no_length() -> None:
     """The weights are those from above, whatever counter and buffer hold: (1 * 100 + 3 * 300) / 4 = 250."""
-    parent = [np.array([10.0, 0.0]), np.array(0), np.float32([0])]
-    rows = [[np.array(v), np.array(far), np.float32([far])] for v, far in (([12.0, 0.0], 100), ([10.0, 1.0], 300))]
+    parent = [np.array([10.0, 0.0]), np.array(0), np.array([0], np.float32)]
+    rows = [
+        [np.array(v), np.array(far), np.array([far], np.float32)] for v, far in (([12.0, 0.0], 100), ([10.0, 1.0], 300))
+    ]
     got = combine(QFedAvg(1, 0.5), parent, rows, [4, 2], [1, 3], [True, True, False])
     assert got[0].tolist() == pytest.approx([10 + 1 / 3, 0.25], rel=1e-15)
     assert [array.tolist() for array in got[1:]] == [250, [250.0]]

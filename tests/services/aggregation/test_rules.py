@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -25,7 +26,10 @@ MADE: dict[str, Callable[[], Aggregator]] = {  # rules that need parameters
 }
 FACTORS = [3, 1, 2, 5, 4, 7, 6]
 SHORTER = ("QFedAvg", "FedAsync", "FedBuff")  # a single update is not the next model
-TOLD = {"metrics": {"loss_before_training": 1.5}, "metadata": {"num_completed_batches": 8}}  # what rules read of it
+TOLD: dict[str, Any] = {  # what rules read of it
+    "metrics": {"loss_before_training": 1.5},
+    "metadata": {"num_completed_batches": 8},
+}
 IN_PLACE = [
     "FedAvg",
     "FedStride",

@@ -32,7 +32,8 @@ NEEDS: dict[str, dict[str, float]] = {
     "FedStride": {"stride_length": 2},
 }
 VALUES = (1, 2, 3, 4, 5, 6, 7)
-METRICS, METADATA = {"loss_before_training": 1.5}, {"num_completed_batches": 8}  # what rules read beside the tensors
+METRICS: dict[str, float | None] = {"loss_before_training": 1.5}  # what rules read beside the tensors
+METADATA = {"num_completed_batches": 8}
 every_rule = pytest.mark.parametrize("rule", RULES)
 
 

@@ -30,6 +30,7 @@ class FederationMachine(Commands):
             if run is None or (run.state, run.hold) == ("waiting", "operator"):
                 return
             self.alarm()
+        assert run is not None
         raise AssertionError(f"the run does not end: {self.fleet.waiting_for(run)}")
 
     @invariant()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from services.transforms.outliers import ZeroOutliers
 
 ENDING = {"termination": {"federation_rounds": 1}}
 DIGEST = "sha256-" + "0" * 64
-NAMED = {
+NAMED: dict[str, Mapping[str, Any]] = {
     "aggregation_rule": RULES,
     "scheduler": SCHEDULERS,
     "scaling_factor": SCALERS,
@@ -61,7 +62,7 @@ def test_the_defaults_make_a_plan() -> None:
 @pytest.mark.parametrize("key", NAMED)
 def test_every_registered_name_can_be_configured(key: str) -> None:
     """A name that is in the registry is one that a user may type."""
-    for name in NAMED[key]:  # type: ignore[attr-defined]
+    for name in NAMED[key]:
         assert plan(configured(**{key: name}, **NEEDS.get(name, {})))
 
 
@@ -191,8 +192,8 @@ def test_a_controllers_defaults_need_no_learners() -> None:
 
 def test_an_initial_model_must_have_been_put() -> None:
     """No digest is no model; a digest that is held is that model; another is refused, saying what to do."""
-    info = ModelInfo(DIGEST, 10)
-    assert initial_model(configured(), {}.get) is None
+    info, nothing = ModelInfo(DIGEST, 10), dict[str, ModelInfo]()
+    assert initial_model(configured(), nothing.get) is None
     assert initial_model(configured(initial_model=DIGEST), {DIGEST: info}.get) == info
     with pytest.raises(UnknownModel, match=f"PUT /v1/models/{DIGEST}"):
-        initial_model(configured(initial_model=DIGEST), {}.get)
+        initial_model(configured(initial_model=DIGEST), nothing.get)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.federation.scores import Score, combine, evaluation_score
 
 
-def combined(*scores: tuple[dict[str, float | None], float | None]) -> dict[str, float | None]:
+def combined(*scores: tuple[dict[str, Any], float | None]) -> dict[str, float | None]:
     """The combined metrics of learners a, b, c, …"""
     return combine([Score("abcdefgh"[i], metrics, weight) for i, (metrics, weight) in enumerate(scores)]).combined
 

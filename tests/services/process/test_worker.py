@@ -41,8 +41,13 @@ async def test_what_would_end_the_event_loop_is_an_ordinary_error(error: BaseExc
 
 async def test_one_worker_runs_one_call_at_a_time() -> None:
     """The second call begins when the first has ended."""
-    workers, gate, order = Workers(), threading.Event(), []
-    first = asyncio.create_task(workers.run(lambda: (gate.wait(10), order.append("first"))))
+    workers, gate, order = Workers(), threading.Event(), list[str]()
+
+    def waits() -> None:
+        gate.wait(10)
+        order.append("first")
+
+    first = asyncio.create_task(workers.run(waits))
     second = asyncio.create_task(workers.run(lambda: order.append("second")))
     done, _ = await asyncio.wait([second], timeout=0.1)
     assert not done

@@ -264,6 +264,7 @@ def test_a_full_disk_at_the_start_is_no_damage(tmp_path: Path) -> None:
         with pytest.raises((InvalidConfig, OSError)) as caught:
             Database(path)
         error = caught.value
+        assert isinstance(error, InvalidConfig | OSError)
         assert error.errno == errno.ENOSPC if isinstance(error, OSError) else "no space left" in error.detail
         disk.free()
         assert held(path) == []

@@ -145,6 +145,8 @@ def compare(live: Federation, made: Federation, now: float, but: Collection[str]
 class KeptMachine(FederationMachine):
     """The federation machine, restored after every step and compared, and now and then gone on with."""
 
+    fleet: Clock
+
     @initialize(
         names=st.lists(st.sampled_from([f"n{i}" for i in range(5)]), unique=True, min_size=2),
         config=CONFIGS,
@@ -204,9 +206,9 @@ class KeptMachine(FederationMachine):
             for job in self.jobs:
                 self.fleet.aggregated(job)
             for one in self.jobs:
-                job = other.federation.due()
-                if job is not None and (job.run_id, job.round) == (one.run_id, one.round):
-                    other.aggregated(job)
+                due = other.federation.due()
+                if due is not None and (due.run_id, due.round) == (one.run_id, one.round):
+                    other.aggregated(due)
             self.jobs.clear()
             follow(self.fleet, other)
         super().teardown()

@@ -69,7 +69,7 @@ def test_what_comes_with_an_update_comes_back() -> None:
     """Metrics, metadata, the trainable flag and extra tensors survive; a metric may be null."""
     tensors = [Tensor("w", sample("float32")), Tensor("running_mean", sample("float64", (3,)), trainable=False)]
     metrics = {"loss": 0.5, "accuracy": None}
-    metadata = {"num_training_examples": 60000, "device": "cpu", "ok": True, "lr": 0.1, "note": None}
+    metadata: dict[str, Any] = {"num_training_examples": 60000, "device": "cpu", "ok": True, "lr": 0.1, "note": None}
     extra = {"control": [Tensor("w", sample("float32"))], "none": []}
     got = decode(joined(encode(tensors, metrics, metadata, extra)))
     assert [(t.name, t.trainable) for t in got.tensors] == [("w", True), ("running_mean", False)]

@@ -122,7 +122,7 @@ async def test_an_id_of_an_earlier_process_begins_anew(running: Running) -> None
 @pytest.mark.parametrize("given", ["last", "-1", "1.5", "", "²", "9" * 5000])
 async def test_an_id_that_is_no_number_is_refused(running: Running, given: str) -> None:
     """400 before the stream begins."""
-    answer = await running.http.get("/v1/events", headers={"Last-Event-ID": given.encode("latin-1")})
+    answer = await running.http.get("/v1/events", headers={b"Last-Event-ID": given.encode("latin-1")})
     problem(answer, 400, "not-parseable")
 
 

@@ -133,7 +133,7 @@ async def test_a_part_outside_the_document_is_416(controller: InProcess, asked: 
 async def test_what_is_no_single_range_is_ignored(controller: InProcess, asked: str) -> None:
     """The whole document, as RFC 9110 allows."""
     http = await held(controller)
-    answer = await http.get(PATH, headers={"Range": asked.encode("latin-1")})
+    answer = await http.get(PATH, headers={b"Range": asked.encode("latin-1")})
     assert (answer.status_code, answer.content) == (200, BODY)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgpack
 import pytest
@@ -23,7 +24,8 @@ from tests.controller_api.driving import (
 )
 
 ONES = document(*weights(1.0))
-PARTLY = {"selection": {"participation_ratio": 0.5, "over_selection": 1.0}}  # of two both train, the first one counts
+# Of two both train, the first one counts.
+PARTLY: dict[str, Any] = {"selection": {"participation_ratio": 0.5, "over_selection": 1.0}}
 
 
 async def test_an_update_gets_a_receipt(controller: InProcess) -> None:

@@ -70,7 +70,7 @@ async def test_qfedavg_weighs_by_loss(controller: InProcess) -> None:
 
 async def test_momentum_goes_on_from_round_to_round(controller: InProcess) -> None:
     """FedAvgM with momentum 1/2: Delta 2 makes 2; the next round stays at 2, and the half of the last step is made."""
-    config = {"server_optimizer": "FedAvgM", "optimizer": {"momentum": 0.5}}
+    config: dict[str, Any] = {"server_optimizer": "FedAvgM", "optimizer": {"momentum": 0.5}}
     (anna,) = await begin(controller.http, "anna", **config)
     for want in (2.0, 3.0):
         await anna.put(await anna.task(), told(2.0, 10))

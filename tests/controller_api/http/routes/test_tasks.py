@@ -11,7 +11,8 @@ from controller_api.http.routes import tasks as hot
 from tests.conftest import InProcess, until
 from tests.controller_api.driving import Member, begin, join, problem
 
-PARTLY = {"selection": {"participation_ratio": 0.5, "over_selection": 1.0}}  # of two both train, the first one counts
+# Of two both train, the first one counts.
+PARTLY: dict[str, Any] = {"selection": {"participation_ratio": 0.5, "over_selection": 1.0}}
 
 
 async def waiting(member: Member) -> asyncio.Task[Any]:
