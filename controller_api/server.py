@@ -1,6 +1,7 @@
-"""uvicorn with the controller's app, and how it ends: polls at once, running uploads within a grace, then the process.
+"""A controller process: its settings from the environment, its log, and uvicorn with the controller's app.
 
-The first SIGTERM or SIGINT ends it in this order, the second at once. Either way what was acknowledged is kept.
+It ends in order: polls at once, running uploads within a grace, then the process. The first SIGTERM or SIGINT ends it
+in this order, the second at once. Either way what was acknowledged is kept.
 """
 
 from __future__ import annotations

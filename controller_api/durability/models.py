@@ -1,4 +1,7 @@
-"""The models that are held: of runs, and those that an operator put. What nobody needs any more leaves the store."""
+"""The models that are held: of runs, and those that an operator put. What nobody needs any more leaves the store.
+
+The model that a run names to begin with is made ready, with what goes beside it, before the run starts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing the federation's changes down as they come, many in one transaction, without holding up the event loop.
+"""The writer of the federation's changes: as they come, many in one transaction, without holding up the event loop.
 
 What is answered to a caller waits for `kept`. A change that cannot be written (the disk is full) stays made: it is
 written when there is room again, and until then nobody is told that it happened.

@@ -1,4 +1,4 @@
-"""The newest events, for any number of followers that each resume where they were."""
+"""Events: the newest are kept for followers that each resume where they were, and told to the metrics and the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Polls that wait for news: each until it is woken, its time is over, or its caller hangs up."""
+"""Waiting: polls for news, each until it is woken, its time is over or its caller hangs up; and an alarm for one."""
 
 from __future__ import annotations
 

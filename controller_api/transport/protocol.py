@@ -303,7 +303,11 @@ RTT = struct.Struct("68xI")  # tcpi_rtt of Linux's struct tcp_info, in microseco
 
 
 def bound(connection: socket.socket) -> None:
-    """Bound what may be on its way, if the peer is near; does nothing where the system cannot tell."""
+    """Bound what may be on its way, if the peer is near; does nothing where the system cannot tell.
+
+    The kernel lets megabytes be on their way, which a long way needs (bandwidth times delay). Over a short one they
+    only make the data leave the processor's cache before the peer reads them: on one machine that halves the speed.
+    """
     if not hasattr(socket, "TCP_INFO") or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
     info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, RTT.size)

@@ -1,4 +1,4 @@
-"""The state of one run, and what the contract shows of it."""
+"""The state of one run, what its learners did in it, and what the contract shows of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The runs of a federation: the active one, those that have ended, and the keys by which a start may be repeated."""
+"""The runs of a federation: the active one, those that have ended, and the keys by which a start may be repeated.
+
+Beside them the models that an operator put and no run uses yet.
+"""
 
 from __future__ import annotations
 

@@ -296,7 +296,11 @@ OPTIONS = (
 
 
 def watch(connection: socket.socket) -> None:
-    """Have the system notice it, as far as it can."""
+    """Have the system notice, as far as it can, that the other side is gone without a word.
+
+    A router lost its table, a machine its power: TCP alone would wait for a quarter of an hour for what it sent, and
+    for ever for what it was promised.
+    """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in OPTIONS:
         if hasattr(socket, name):

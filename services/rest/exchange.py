@@ -1,4 +1,7 @@
-"""One request and its answer, however they travel: what the client asks of a transport."""
+"""One request and its answer, however they travel: what the client asks of a transport.
+
+With it: addresses of references, digests of bodies, and refusals (RFC 9457) back into the federation's exceptions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a round closes: a scheduler looks at who has reported and decides."""
+"""A scheduler looks at who has reported and decides whether the round goes on; what it waits for, in words."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The step budgets of `SemiSynchronous` (Stripelis & Ambite 2021, arXiv:2102.02849): everyone trains for about as long.
 
 t_max = lambda · max over the members of their time for an epoch; a learner does max(1, ceil(t_max / its time for a
-batch)) steps. Learners report both times, in milliseconds, with their updates. Read from the run's rounds, so there is
-nothing to save.
+batch)) steps. Learners report both times, in milliseconds, with their updates.
 """
 
 from __future__ import annotations
