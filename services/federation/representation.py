@@ -9,7 +9,7 @@ from ..config import Encoding, RunConfig
 from ..schedules import at_round
 from ..scheduling import Wait, missing, streams, wait_text, waiting_text
 from ..termination import cutoff_s
-from . import asynchronous as streaming
+from . import asynchronous
 from .journal import Journal
 from .offers import Offers
 from .roster import Member
@@ -87,7 +87,7 @@ def _wait(stages: Stages, run: RunState, now: float) -> str | None:
         left = max(0.0, task.deadline - now)
         return wait_text("initial weights", [stages.pending(task, now)], f"asks the next learner in {left:.0f} s")
     if run.state == "training" and streams(run.plan.scheduler):
-        return streaming.waiting_text(run, lambda task: stages.pending(task, now), now)
+        return asynchronous.waiting_text(run, lambda task: stages.pending(task, now), now)
     one = next((one for one in run.open if one.state == run.state), None) or next(iter(run.open), None)
     if one is None:
         return None
