@@ -7,18 +7,19 @@ run's transforms change it, in place, in the buffer that it came in; what they m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from services import messages as m
 from services.encoding import decode_update
-from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
+from services.errors import DigestMismatch, InvalidRequest, UnsupportedMediaType
 from services.federation import Assignment, Outcome, Plan, fingerprint_of
 from services.process import reach
 from services.transforms import transform
@@ -26,12 +27,12 @@ from services.weights import (
     PLAIN,
     Buffer,
     Document,
+    Expected,
     Layout,
     Parsed,
-    Spec,
     Tensor,
+    admit,
     allocate,
-    check_extra,
     check_finite,
     check_metadata,
     wire,
@@ -43,7 +44,8 @@ from .runtime import Runtime
 
 T = TypeVar("T")
 Change = Callable[[Sequence[Tensor]], tuple[m.Transformed, ...]]  # changes an update's tensors in place
-NO_EXTRAS: Mapping[str, Spec] = {}
+FIRST_MODEL = Expected()
+WALKED_INLINE = 1 << 14  # bytes that are walked value by value on the event loop, in a few milliseconds
 READ_INLINE = 1 << 22  # bytes that are only read once on the event loop, in less than a millisecond
 
 
@@ -68,7 +70,7 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     if task.state == "accepted":  # a replay needs no second look
         return await runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
     if task.kind == "init":
-        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)))
+        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)), WALKED_INLINE)
         outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
@@ -76,13 +78,14 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     plan = runtime.federation.runs[task.run_id].plan
     change = await transforming(runtime, task, layout) if plan.transforms else None
     extras = {name: runtime.model(info.digest)[1].spec for name, info in task.inputs.items()}
-    if layout.fits(body):
-        inline = (INLINE if change else READ_INLINE) if layout.has_small_rest(body) else 0
-        outcome = await examine(size, lambda: check_fitting(body, layout, plan, change, extras), inline)
-        return await runtime.accept_update(task, body, outcome)
-    model = await runtime.document(task.model.digest) if task.may_code else None
-    work = partial(check_update, body, layout.spec, plan, task.up, model, change, extras)
-    outcome, update = await examine(unfolded(task, size), work)
+    expected = Expected(layout, extras, task.may_code)
+    if layout.fits(body) and size - layout.size <= WALKED_INLINE:
+        model, work_size, inline = None, size, INLINE if change else READ_INLINE
+    else:
+        model = await runtime.document(task.model.digest) if task.may_code else None
+        work_size, inline = unfolded(task, size), WALKED_INLINE
+    work = partial(check_update, body, expected, plan, task.up, model, change)
+    outcome, update = await examine(work_size, work, inline)
     return await runtime.accept_update(task, update, outcome)
 
 
@@ -115,8 +118,19 @@ async def take_evaluation(runtime: Runtime, task: Assignment, body: memoryview) 
         result = m.EvaluationResult.model_validate_json(bytes(body))
     except ValidationError as error:
         raise from_validation(error) from error
+    json.loads(bytes(body), object_pairs_hook=_each_once)
     outcome = Outcome(fingerprint_of(body), len(body), result.metrics, result.metadata)
     return await runtime.accept(task, outcome)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a result; raises InvalidRequest for a key that comes twice: nobody knows which one is meant."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise InvalidRequest(f"the key {key!r} stands twice in one object: send it once", key=key)
+        found[key] = value
+    return found
 
 
 async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
@@ -125,7 +139,7 @@ async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
         got = await examine(len(body), lambda: wire.digest([body]))
         if got != digest:
             raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
-        await examine(len(body), lambda: check_initial(body))
+        await examine(len(body), lambda: check_initial(body), WALKED_INLINE)
         await runtime.put_model(digest, body)
 
 
@@ -164,44 +178,30 @@ async def _read(request: Request, size: int) -> memoryview:
 
 def check_update(
     body: memoryview,
-    spec: Spec,
+    expected: Expected,
     plan: Plan,
     up: str = PLAIN,
     model: memoryview | None = None,
     change: Change | None = None,
-    extras: Mapping[str, Spec] = NO_EXTRAS,
 ) -> tuple[Outcome, Buffer]:
     """What an update tells, and its plain document, once it is found right; raises InvalidUpdate for what is wrong.
 
     With the document of the `model` that it was trained from it may be coded, as `up` or a difference. `change` is made
-    to the document, which may be `body`. `extras` is what must stand beside its tensors.
+    to the document, which may be `body`.
     """
+    layout = expected.layout
+    assert layout is not None
     fingerprint = fingerprint_of(body)
-    takes, base = (sorted({PLAIN, up}), wire.decode(model).arrays) if model is not None else ((), ())
-    document, update = decode_update(body, spec, takes, base)
-    changes = change(wire.decode(update, writable=True).tensors) if change else ()
-    check_finite(document.tensors)
-    check_extra(document.extra, extras)
+    sent = admit(body, expected)
+    base = [tensor.array for tensor in layout.read(model)] if model is not None else ()
+    document, update = decode_update(sent, body, sorted({PLAIN, up}), base)
+    changes = change(layout.read(update, writable=True)) if change else ()
+    if layout.fits(update):
+        layout.check_finite(update)
+    else:
+        check_finite(document.tensors)
     outcome = _outcome(fingerprint, body, document, plan, changes)
     return (replace(outcome, stored=fingerprint_of(update)) if change or update is not body else outcome), update
-
-
-def check_fitting(
-    body: memoryview,
-    layout: Layout,
-    plan: Plan,
-    change: Change | None = None,
-    extras: Mapping[str, Spec] = NO_EXTRAS,
-) -> Outcome:
-    """The same for an update that is laid out like the model; `change` is made to `body`."""
-    fingerprint = fingerprint_of(body)
-    rest = layout.rest(body)
-    changes = change(layout.read(body, writable=True)) if change else ()
-    layout.check_finite(body)
-    document = rest or wire.decode(body)
-    check_extra(document.extra, extras)
-    outcome = _outcome(fingerprint, body, document, plan, changes)
-    return replace(outcome, stored=fingerprint_of(body)) if change else outcome
 
 
 def _outcome(
@@ -217,10 +217,8 @@ def _outcome(
 
 
 def check_initial(body: memoryview) -> Document:
-    """A decoded model to begin with."""
-    document = wire.decode(body)
-    if not document.tensors:
-        raise MalformedUpdate("a model needs at least one tensor")
+    """A model to begin with, once it is found right."""
+    document = wire.plain(admit(body, FIRST_MODEL))
     check_metadata(document.metadata)
     check_finite(document.tensors)
     return document

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..weights import PLAIN, Array, Buffer, Coded, Document, Parsed, Spec, Tensor, allocate, wire
+from ..weights import PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, allocate, wire
 from .base import Values, scratch, spans
 from .codecs import CODECS, check, codec_of, coded, restore, worth_coding
 from .models import array_of
@@ -73,20 +73,16 @@ class Sender:
         self._sent, self._taken = [], False
 
 
-def decode_update(body: Buffer, spec: Spec, takes: Sequence[str], base: Sequence[Array]) -> tuple[Document, Buffer]:
-    """The update as plain tensors, and the document of them: `body` itself when nothing in it was coded.
+def decode_update(sent: Parsed, body: Buffer, takes: Sequence[str], base: Sequence[Array]) -> tuple[Document, Buffer]:
+    """An update that was admitted from `body` as plain tensors, and the document of them: `body` when none was coded.
 
     `takes` are the encodings that its sender may use; `base` are the arrays of the model that a delta is added to.
-    Nothing is allocated before names, dtypes and shapes are found to be the model's. Raises InvalidUpdate.
+    Raises InvalidUpdate.
     """
-    sent = wire.parse(body)
-    spec.check(sent.tensors)
     forms = [tensor for tensor in sent.tensors if isinstance(tensor, Coded)]
-    if not forms or not takes:
-        return wire.plain(sent), body
     for one in forms:
         check(one, takes)
-    return _made_plain(sent, base)
+    return _made_plain(sent, base) if forms else (wire.plain(sent), body)
 
 
 def _made_plain(sent: Parsed, base: Sequence[Array]) -> tuple[Document, memoryview]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .admission import Expected, admit
 from .blocks import BLOCK, Block, blocks, copy, each, empty_like, fit_dtype, gather, gather_rows, in_threads, scatter
 from .buffers import allocate, pieces
-from .checks import Spec, check_extra, check_finite, check_metadata
+from .checks import Spec, check_finite, check_metadata
 from .layout import Layout, layout_of
 from .tensors import DTYPES, PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, name_tensors, tensors_of
 from .wire import MAX_DIMENSIONS, MAX_TENSORS, MEDIA_TYPE, digest
@@ -21,13 +22,14 @@ __all__ = [
     "Buffer",
     "Coded",
     "Document",
+    "Expected",
     "Layout",
     "Parsed",
     "Spec",
     "Tensor",
+    "admit",
     "allocate",
     "blocks",
-    "check_extra",
     "check_finite",
     "check_metadata",
     "copy",

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import MalformedUpdate, NonFiniteUpdate, ShapeMismatch
 from .blocks import blocks
-from .wire import Coded, Scalar, Tensor
+from .messagepack import Scalar
+from .tensors import Coded, Tensor
 
 
 @dataclass(frozen=True)
@@ -27,51 +28,40 @@ class Spec:
 
     def check(self, tensors: Sequence[Tensor | Coded]) -> None:
         """Raise ShapeMismatch, naming the first tensor that is not as this spec says."""
-        got = Spec.of(tensors).entries
-        if got == self.entries:
+        for number, tensor in enumerate(tensors):
+            self.check_one(number, tensor, len(tensors))
+        self.check_count(len(tensors))
+
+    def check_one(self, number: int, tensor: Tensor | Coded, count: int) -> None:
+        """The same of the tensor in this place, of so many."""
+        if number >= len(self.entries):
+            raise self._other_count(count, tensor.name, "not of the model")
+        want, have = self.entries[number], (tensor.name, tensor.dtype, tensor.shape)
+        if want == have:
             return
-        for want, have in zip(self.entries, got, strict=False):
-            for what, expected, found in zip(("name", "dtype", "shape"), want, have, strict=True):
-                if expected != found:
-                    shown = [list(v) if isinstance(v, tuple) else str(v) for v in (expected, found)]
-                    raise ShapeMismatch(
-                        f"tensor {want[0]!r}: expected {what} {shown[0]}, got {shown[1]}",
-                        tensor=want[0],
-                        expected=shown[0],
-                        got=shown[1],
-                    )
-        if len(got) != len(self.entries):
-            what, longer = ("missing", self.entries) if len(got) < len(self.entries) else ("not of the model", got)
-            first = longer[min(len(got), len(self.entries))][0]
-            raise ShapeMismatch(
-                f"expected {len(self.entries)} tensors, got {len(got)}: {first!r} is {what}",
-                tensor=first,
-                expected=len(self.entries),
-                got=len(got),
-            )
+        what, expected, got = next(
+            one for one in zip(("name", "dtype", "shape"), want, have, strict=True) if one[1] != one[2]
+        )
+        shown = [list(v) if isinstance(v, tuple) else str(v) for v in (expected, got)]
+        raise ShapeMismatch(
+            f"tensor {want[0]!r}: expected {what} {shown[0]}, got {shown[1]}",
+            tensor=want[0],
+            expected=shown[0],
+            got=shown[1],
+        )
 
+    def check_count(self, count: int) -> None:
+        """Raise ShapeMismatch, naming the first that is missing, unless there are as many."""
+        if count < len(self.entries):
+            raise self._other_count(count, self.entries[count][0], "missing")
 
-def check_extra(extra: Mapping[str, Sequence[Tensor]], wanted: Mapping[str, Spec]) -> None:
-    """Raise MalformedUpdate or ShapeMismatch, naming the group, for extra tensors that are not those that are wanted.
-
-    Where none are wanted whatever there is is let through: nobody reads it.
-    """
-    if not wanted:
-        return
-    for name in (*wanted, *extra):
-        if name not in extra or name not in wanted:
-            what = "misses" if name not in extra else "holds"
-            raise MalformedUpdate(
-                f"the update {what} the extra tensors {name!r}; this run's algorithm exchanges {', '.join(wanted)}",
-                extra=name,
-                expected=list(wanted),
-                got=list(extra),
-            )
-    for name, spec in wanted.items():
-        try:
-            spec.check(extra[name])
-        except ShapeMismatch as error:
-            raise ShapeMismatch(f"extra {name!r}: {error.detail}", extra=name, **error.values) from error
+    def _other_count(self, count: int, first: str, what: str) -> ShapeMismatch:
+        return ShapeMismatch(
+            f"expected {len(self.entries)} tensors, got {count}: {first!r} is {what}",
+            tensor=first,
+            expected=len(self.entries),
+            got=count,
+        )
 
 
 def check_metadata(metadata: Mapping[str, Scalar]) -> None:

@@ -8,7 +8,7 @@ decoding: names, dtypes, shapes and places are the model's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import repeat
 
 import numpy as np
@@ -22,7 +22,6 @@ from .wire import Array, Buffer, Document, Parsed, Tensor
 
 BEGIN = b"\xa7tensors"  # the first key, after the byte that counts the keys
 ONE_KEY = 0x81
-MAX_REST = 1 << 16  # bytes after the tensors that are worth a copy
 KNOWN = 4  # layouts that are remembered
 
 
@@ -55,7 +54,7 @@ class Layout:
         data = _bytes(document)
         if not self.size or len(data) < self.size or data[0] >> 4 != ONE_KEY >> 4:
             return False
-        if data[1 : 1 + len(BEGIN)].tobytes() != BEGIN:
+        if not data[0] & 15 or data[1 : 1 + len(BEGIN)].tobytes() != BEGIN:
             return False
         return bool((self._units(document).take(self._fixed_at) == self._fixed).all())
 
@@ -63,16 +62,9 @@ class Layout:
         """The document up to the end of the tensors in the largest units that what stands between them is made of."""
         return np.frombuffer(document, self._unit, self.size // self._unit.itemsize)
 
-    def rest(self, document: Buffer) -> Parsed | None:
-        """What stands beside the tensors of a document that fits; None when the whole must be decoded to tell.
-
-        Raises MalformedUpdate as wire.parse does.
-        """
-        return wire.parse_rest(_rest(memoryview(document), self.size)) if self.has_small_rest(document) else None
-
-    def has_small_rest(self, document: Buffer) -> bool:
-        """Whether little stands beside the tensors of a document that fits: no work to decode."""
-        return memoryview(document).nbytes - self.size <= MAX_REST
+    def rest(self, document: Buffer, extra: Mapping[str, Spec] | None = None) -> Parsed:
+        """A document that fits without its tensors; raises MalformedUpdate as wire.parse does."""
+        return wire.parse_rest(document, self.size, extra)
 
     def read(self, document: Buffer, writable: bool = False) -> tuple[Tensor, ...]:
         """The tensors of any document, sharing its memory; raises MalformedUpdate as wire.decode does."""
@@ -129,17 +121,12 @@ def layout_of(document: Buffer) -> Layout:
     data = memoryview(document)
     made = Layout(wire.decode(data), data)
     try:
-        wire.parse_rest(_rest(data, made.size))
+        wire.parse_rest(data, made.size)
     except MalformedUpdate:  # another encoder: keys of a tensor follow its data
         made.size = 0
     if made.size:
         _known.append(made)
     return made
-
-
-def _rest(document: memoryview, size: int) -> bytes:
-    """What follows the tensors, as a map of its own."""
-    return bytes([document[0] - 1]) + document[size:]
 
 
 def _bytes(document: Buffer) -> Array:

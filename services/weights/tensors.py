@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InvalidUpdate
+from .messagepack import Scalar
 
 PLAIN = "none"  # the encoding that is none: a tensor's own bytes
 
 Buffer = bytes | bytearray | memoryview
 Array = NDArray[Any]
-Scalar = str | bool | int | float | None
 
 _CODES = ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?"]
 DTYPES: dict[str, np.dtype[Any]] = {np.dtype(code).name: np.dtype(f"<{code}") for code in _CODES}

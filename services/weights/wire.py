@@ -10,22 +10,22 @@ import hashlib
 import math
 import struct
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, cast
 
 import msgpack
-import msgspec
 import numpy as np
 
-from ..errors import InvalidUpdate, MalformedUpdate, TooLarge
-from .tensors import DTYPES, NAMES, PLAIN, Array, Buffer, Coded, Document, Parsed, Scalar, Tensor, name_tensors
+from ..errors import InvalidUpdate, MalformedUpdate, ShapeMismatch, TooLarge
+from .checks import Spec
+from .messagepack import Reader, Scalar
+from .tensors import DTYPES, NAMES, PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, name_tensors
 
-R = TypeVar("R")
 MEDIA_TYPE = "application/vnd.msgpack"
 LITTLE = sys.byteorder == "little"
 ALIGNMENT = 64  # bytes: tensor data begins on such a boundary of the document
-MAX_TENSORS = 100_000
+MAX_TENSORS = 10_000
 MAX_TENSOR_BYTES = 2**32 - 1  # what a MessagePack bin can hold
 MAX_DIMENSIONS = 32
 COPIED = 1 << 13  # bytes of a tensor that are sooner copied than sent as a part of their own
@@ -241,39 +241,13 @@ def digest(parts: Sequence[Buffer]) -> str:
 
 
 # ---- decoding
-_Name = Annotated[str, msgspec.Meta(max_length=512)]
-_Text = Annotated[str, msgspec.Meta(max_length=10_000)]  # it is kept with the run and shown in its results
-_Scalars = Annotated[dict[_Name, _Text | bool | int | float | None], msgspec.Meta(max_length=1000)]
-
-
-class _Tensor(msgspec.Struct, forbid_unknown_fields=True):
-    name: _Name
-    dtype: Annotated[str, msgspec.Meta(max_length=16)]
-    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(max_length=MAX_DIMENSIONS)]
-    data: memoryview
-    pad: Annotated[bytes, msgspec.Meta(max_length=4096)] = b""
-    trainable: bool = True
-    encoding: Annotated[str, msgspec.Meta(max_length=16)] = PLAIN
-    delta: bool = False
-    scale: float | None = None
-    indices: memoryview | None = None
-
-
-_Tensors = Annotated[list[_Tensor], msgspec.Meta(max_length=MAX_TENSORS)]
-
-
-class _Rest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    metrics: Annotated[dict[_Name, int | float | None], msgspec.Meta(max_length=1000)] = {}
-    metadata: _Scalars = {}
-    extra: Annotated[dict[_Name, _Tensors], msgspec.Meta(max_length=64)] = {}
-
-
-class _Document(_Rest):
-    tensors: _Tensors
-
-
-_decoder = msgspec.msgpack.Decoder(_Document)
-_rest_decoder = msgspec.msgpack.Decoder(_Rest)
+KEYS = ("tensors", "metrics", "metadata", "extra")
+MAX_NAME = 512  # characters
+MAX_TEXT = 10_000  # characters: it is kept with the run and shown in its results
+MAX_TOLD = 1000  # keys of the metrics, and of the metadata
+MAX_TOLD_BYTES = 1 << 16  # of either: it is kept with the run too
+MAX_GROUPS = 64  # of extra tensors, where nobody says which are wanted
+MAX_PAD = 4096  # bytes
 
 
 def decode(body: Buffer, writable: bool = False) -> Document:
@@ -283,48 +257,83 @@ def decode(body: Buffer, writable: bool = False) -> Document:
 
 def plain(document: Parsed) -> Document:
     """The same, once it is known that nothing in it is coded; raises MalformedUpdate."""
-    tensors = []
-    for tensor in document.tensors:
-        if isinstance(tensor, Coded):
-            form = "a difference" if tensor.delta and tensor.encoding == PLAIN else f"coded as {tensor.encoding!r}"
-            raise MalformedUpdate(
-                f"tensor {tensor.name!r} is {form}; here tensors travel as they are",
-                tensor=tensor.name,
-                expected=PLAIN,
-                got=tensor.encoding,
-            )
-        tensors.append(tensor)
-    return Document(tuple(tensors), document.metrics, document.metadata, document.extra)
+    tensors = tuple([_plain(tensor) for tensor in document.tensors])
+    return Document(tensors, document.metrics, document.metadata, document.extra)
 
 
-def parse(body: Buffer, writable: bool = False) -> Parsed:
+def _plain(tensor: Tensor | Coded) -> Tensor:
+    if isinstance(tensor, Tensor):
+        return tensor
+    form = "a difference" if tensor.delta and tensor.encoding == PLAIN else f"coded as {tensor.encoding!r}"
+    raise MalformedUpdate(
+        f"tensor {tensor.name!r} is {form}; here tensors travel as they are",
+        tensor=tensor.name,
+        expected=PLAIN,
+        got=tensor.encoding,
+    )
+
+
+def parse(
+    body: Buffer,
+    writable: bool = False,
+    spec: Spec | None = None,
+    extra: Mapping[str, Spec] | None = None,
+    coded: bool = True,
+) -> Parsed:
     """The document in `body`, sharing its memory; raises MalformedUpdate naming what was wrong and where.
 
-    `writable`: its arrays may be written to, if `body` may.
+    `writable`: its arrays may be written to, if `body` may. `spec`: what its tensors must be, else ShapeMismatch;
+    `extra`: which tensors must stand beside them; not `coded`: all of them as they are. This is looked at while the
+    bytes are walked: nothing is read beyond the first that is wrong.
     """
-    raw = _decoded(_decoder, memoryview(body) if writable else memoryview(body).toreadonly())
-    return _parsed(raw, _tensors(raw.tensors))
+    reader = Reader(memoryview(body) if writable else memoryview(body).toreadonly())
+    return _document(reader, None, spec, extra, coded)
 
 
-def parse_rest(rest: bytes) -> Parsed:
-    """What a document holds beside its tensors, from a map of that alone; raises MalformedUpdate."""
-    return _parsed(_decoded(_rest_decoder, rest), ())
+def parse_rest(body: Buffer, at: int, extra: Mapping[str, Spec] | None = None) -> Parsed:
+    """What follows the tensors, from `at` on, of a document that begins with them, as a document without tensors."""
+    return _document(Reader(memoryview(body).toreadonly(), at), (), None, extra, False)
 
 
-def _decoded(decoder: msgspec.msgpack.Decoder[R], body: Buffer) -> R:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError, UnicodeDecodeError) as error:
-        raise MalformedUpdate(f"the body is not a weights document: {error}") from error
+def _document(
+    reader: Reader,
+    tensors: tuple[Tensor | Coded, ...] | None,
+    spec: Spec | None,
+    wanted: Mapping[str, Spec] | None,
+    coded: bool,
+) -> Parsed:
+    metrics: dict[str, float | None] = {}
+    metadata: dict[str, Scalar] = {}
+    extra: dict[str, tuple[Tensor, ...]] = {}
+    first = None if tensors is None else KEYS[0]
+    for key in reader.keys("the document", len(KEYS), MAX_NAME, after=first):
+        if key == "tensors":
+            tensors = _tensors(reader, spec, coded)
+        elif key == "metrics":
+            metrics = _metrics(reader)
+        elif key == "metadata":
+            keys = reader.keys("metadata", MAX_TOLD, MAX_NAME, longest_map=MAX_TOLD_BYTES)
+            metadata = {name: reader.scalar(f"metadata[{name!r}]", MAX_TEXT) for name in keys}
+        elif key == "extra":
+            extra = _extra(reader, wanted)
+        else:
+            raise reader.wrong(f"it has the key {key!r}; known: {', '.join(KEYS)}")
+    if tensors is None:
+        raise reader.wrong("it has no tensors")
+    reader.end()
+    if missing := [name for name in wanted or () if name not in extra]:
+        raise _unwanted("misses", missing[0], wanted or {}, extra)
+    return Parsed(tensors, metrics, metadata, extra)
 
 
-def _parsed(raw: _Rest, tensors: tuple[Tensor | Coded, ...]) -> Parsed:
-    for name, value in raw.metrics.items():
+def _metrics(reader: Reader) -> dict[str, float | None]:
+    metrics: dict[str, float | None] = {}
+    for name in reader.keys("metrics", MAX_TOLD, MAX_NAME, longest_map=MAX_TOLD_BYTES):
+        value = reader.number(f"metric {name!r}")
         if value is not None and not _finite(value):
             raise MalformedUpdate(f"metric {name!r} is not finite; send null instead", metric=name)
-    extra = {name: plain(Parsed(_tensors(group))).tensors for name, group in raw.extra.items()}
-    metrics = {name: None if value is None else float(value) for name, value in raw.metrics.items()}
-    return Parsed(tensors, metrics, dict(raw.metadata), extra)
+        metrics[name] = None if value is None else float(value)
+    return metrics
 
 
 def _finite(value: int | float) -> bool:
@@ -334,42 +343,112 @@ def _finite(value: int | float) -> bool:
         return False
 
 
-def _tensors(raw: Sequence[_Tensor]) -> tuple[Tensor | Coded, ...]:
+def _extra(reader: Reader, wanted: Mapping[str, Spec] | None) -> dict[str, tuple[Tensor, ...]]:
+    """Groups of tensors by name. `wanted`: those that there must be; None: any."""
+    extra: dict[str, tuple[Tensor, ...]] = {}
+    for name in reader.keys("extra", MAX_GROUPS, MAX_NAME):
+        if wanted is not None and name not in wanted:
+            raise _unwanted("holds", name, wanted, [*extra, name])
+        try:
+            group = Parsed(_tensors(reader, wanted[name] if wanted is not None else None, coded=False))
+        except ShapeMismatch as error:
+            raise ShapeMismatch(f"extra {name!r}: {error.detail}", extra=name, **error.values) from error
+        extra[name] = plain(group).tensors
+    return extra
+
+
+def _unwanted(what: str, name: str, wanted: Mapping[str, Spec], got: Iterable[str]) -> MalformedUpdate:
+    exchanged = ", ".join(wanted) or "no tensors beside the model's"
+    return MalformedUpdate(
+        f"the update {what} the extra tensors {name!r}; this run's algorithm exchanges {exchanged}",
+        extra=name,
+        expected=list(wanted),
+        got=list(got),
+    )
+
+
+def _tensors(reader: Reader, spec: Spec | None, coded: bool) -> tuple[Tensor | Coded, ...]:
+    """As many as there are, or the first that is not as `spec` says."""
+    count = reader.array("tensors")
+    if count > MAX_TENSORS:
+        raise reader.wrong(f"it has {count} tensors, the limit is {MAX_TENSORS}")
+    tensors: list[Tensor | Coded] = []
     seen: set[str] = set()
-    for tensor in raw:
+    for number in range(count):
+        tensor = _tensor(reader) if coded else _plain(_tensor(reader))
         if tensor.name in seen:
             raise MalformedUpdate(f"two tensors are called {tensor.name!r}", tensor=tensor.name)
+        if spec is not None:
+            spec.check_one(number, tensor, count)
         seen.add(tensor.name)
-    return tuple(_tensor(tensor) for tensor in raw)
+        tensors.append(tensor)
+    if spec is not None:
+        spec.check_count(count)
+    return tuple(tensors)
 
 
-def _tensor(raw: _Tensor) -> Tensor | Coded:
-    dtype = DTYPES.get(raw.dtype)
+_FIELDS: dict[str, Callable[[Reader], Any]] = {
+    "name": lambda reader: reader.text("a tensor's name", MAX_NAME),
+    "dtype": lambda reader: reader.text("a tensor's dtype", 16),
+    "shape": lambda reader: _shape(reader),
+    "data": lambda reader: reader.binary("a tensor's data"),
+    "pad": lambda reader: reader.binary("a tensor's pad", MAX_PAD),
+    "trainable": lambda reader: reader.flag("trainable"),
+    "encoding": lambda reader: reader.text("a tensor's encoding", 16),
+    "delta": lambda reader: reader.flag("delta"),
+    "scale": lambda reader: reader.number("a tensor's scale"),
+    "indices": lambda reader: reader.binary("a tensor's indices"),
+}
+_NEEDED = ("name", "dtype", "shape", "data")
+_CODING = ("encoding", "delta", "scale", "indices")
+
+
+def _shape(reader: Reader) -> tuple[int, ...]:
+    count = reader.array("a tensor's shape")
+    if count > MAX_DIMENSIONS:
+        raise reader.wrong(f"a tensor has {count} dimensions, the limit is {MAX_DIMENSIONS}")
+    return tuple([reader.natural("a dimension") for _ in range(count)])
+
+
+def _tensor(reader: Reader) -> Tensor | Coded:
+    given: dict[str, Any] = {}
+    for key in reader.keys("a tensor", len(_FIELDS), MAX_NAME):
+        if key not in _FIELDS:
+            raise reader.wrong(f"a tensor has the key {key!r}; known: {', '.join(_FIELDS)}")
+        given[key] = _FIELDS[key](reader)
+    for key in _NEEDED:
+        if key not in given:
+            raise reader.wrong(f"a tensor has no {key}")
+    name, dtype = given["name"], DTYPES.get(given["dtype"])
     if dtype is None:
-        known = ", ".join(DTYPES)
-        raise MalformedUpdate(f"tensor {raw.name!r} has dtype {raw.dtype!r}; known: {known}", tensor=raw.name)
-    if raw.encoding == PLAIN and not raw.delta and raw.scale is None and raw.indices is None:
-        return _array(raw, dtype)
-    shape, form = tuple(raw.shape), (raw.delta, raw.scale, raw.indices)
-    return Coded(raw.name, dtype, shape, raw.encoding, raw.data, *form, raw.trainable)
+        raise MalformedUpdate(f"tensor {name!r} has dtype {given['dtype']!r}; known: {', '.join(DTYPES)}", tensor=name)
+    scale = given.get("scale")
+    form = (given.get("encoding", PLAIN), given.get("delta", False), scale, given.get("indices"))
+    if form == (PLAIN, False, None, None):
+        return _array(name, given["dtype"], given["shape"], given["data"], given.get("trainable", True))
+    encoding, delta, _, indices = form
+    kept = None if scale is None else float(scale)
+    return Coded(
+        name, dtype, given["shape"], encoding, given["data"], delta, kept, indices, given.get("trainable", True)
+    )
 
 
-def _array(raw: _Tensor, dtype: np.dtype[Any]) -> Tensor:
-    expected = math.prod(raw.shape) * dtype.itemsize
-    if expected != raw.data.nbytes:
+def _array(name: str, dtype: str, shape: tuple[int, ...], data: memoryview, trainable: bool) -> Tensor:
+    expected = math.prod(shape) * DTYPES[dtype].itemsize
+    if expected != data.nbytes:
         raise MalformedUpdate(
-            f"tensor {raw.name!r}: shape {raw.shape} of {raw.dtype} needs {expected} bytes, data has {raw.data.nbytes}",
-            tensor=raw.name,
+            f"tensor {name!r}: shape {list(shape)} of {dtype} needs {expected} bytes, data has {data.nbytes}",
+            tensor=name,
             expected=expected,
-            got=raw.data.nbytes,
+            got=data.nbytes,
         )
-    if raw.dtype == "bool" and expected and np.frombuffer(raw.data, np.uint8).max() > 1:
-        raise MalformedUpdate(f"tensor {raw.name!r}: a bool is the byte 0 or 1", tensor=raw.name)
+    if dtype == "bool" and expected and np.frombuffer(data, np.uint8).max() > 1:
+        raise MalformedUpdate(f"tensor {name!r}: a bool is the byte 0 or 1", tensor=name)
     try:
-        array = np.ndarray(raw.shape, dtype, raw.data)  # read-only when the buffer is
-    except (ValueError, TypeError) as error:  # an empty tensor whose other dimensions overflow
-        raise MalformedUpdate(f"tensor {raw.name!r}: shape {raw.shape}: {error}", tensor=raw.name) from error
-    return Tensor(raw.name, array, raw.trainable)
+        array = np.ndarray(shape, DTYPES[dtype], data)  # read-only when the buffer is
+    except (ValueError, TypeError, OverflowError) as error:  # an empty tensor whose other dimensions overflow
+        raise MalformedUpdate(f"tensor {name!r}: shape {list(shape)}: {error}", tensor=name) from error
+    return Tensor(name, array, trainable)
 
 
 __all__ = [

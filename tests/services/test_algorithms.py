@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from services.engine import aggregate, store_model
 from services.errors import AggregationFailed, InvalidConfig, MalformedUpdate, ShapeMismatch
 from services.federation import Aggregation, Share, plan
 from services.store import STORES, ModelStore, open_store
-from services.weights import BLOCK, Spec, Tensor, check_extra, wire
+from services.weights import BLOCK, Expected, Spec, Tensor, admit, layout_of, name_tensors, wire
 from tests.redis_server import store_config
 
 ENDING = {"termination": {"federation_rounds": 1}}
@@ -100,18 +101,26 @@ WANTED = {"control": Spec.of(zeros(MODEL))}
 
 
 def test_extra_tensors_are_those_that_are_wanted() -> None:
-    """A group that is missing, that nobody asked for, or of another form is named; in other runs nobody looks."""
+    """A group that is missing, that nobody asked for, or of another form is named."""
+    model = name_tensors([np.ones(2, np.float32)])
+
+    def admitted(expected: Mapping[str, Spec], **extra: Sequence[Tensor]) -> None:
+        parts = wire.encode(model, metadata={"n": 1}, extra=extra)
+        layout = layout_of(b"".join(wire.encode(model)))
+        admit(memoryview(b"".join(parts)), Expected(layout, expected))
+
     right = zeros(MODEL)
-    check_extra({"control": right}, WANTED)
-    check_extra({"anything": right}, {})
+    admitted(WANTED, control=right)
     with pytest.raises(MalformedUpdate, match="misses the extra tensors 'control'"):
-        check_extra({}, WANTED)
+        admitted(WANTED)
     with pytest.raises(MalformedUpdate, match=r"holds the extra tensors 'more'.* exchanges control"):
-        check_extra({"control": right, "more": right}, WANTED)
+        admitted(WANTED, control=right, more=right)
+    with pytest.raises(MalformedUpdate, match=r"holds the extra tensors 'control'.* exchanges no tensors beside"):
+        admitted({}, control=right)
     with pytest.raises(ShapeMismatch, match="extra 'control': expected 2 tensors, got 1: 'half' is missing"):
-        check_extra({"control": right[:1]}, WANTED)
+        admitted(WANTED, control=right[:1])
     with pytest.raises(ShapeMismatch, match="extra 'control': tensor 'w': expected dtype float32, got float64"):
-        check_extra({"control": [Tensor("w", np.zeros((2, 2))), right[1]]}, WANTED)
+        admitted(WANTED, control=[Tensor("w", np.zeros((2, 2))), right[1]])
 
 
 # ---- the engine

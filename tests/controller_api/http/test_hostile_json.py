@@ -170,6 +170,24 @@ async def test_a_deep_configuration_is_refused_before_a_run_exists(controller: I
     assert (await controller.http.get("/v1/runs")).json() == []
 
 
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        (b'{"metrics": {"a": 0.5, "a": 0.9}}', "a"),
+        (b'{"metrics": {"a": 0.5, "\\u0061": 0.9}}', "a"),
+        (b'{"metadata": {"num_evaluation_examples": 1, "num_evaluation_examples": 9}}', "num_evaluation_examples"),
+        (b'{"metrics": {"a": 0.5}, "metrics": {"a": 0.9}}', "metrics"),
+        (b'{"metrics": {' + b", ".join([b'"b": 1'] * 60_000) + b"}}", "b"),
+    ],
+)
+async def test_a_key_of_a_result_that_stands_twice_is_refused(besieged: Besieged, body: bytes, key: str) -> None:
+    """Nobody knows which of the two counts: 422 that names it, and the result may be sent again, right."""
+    before = await seen(besieged.http)
+    assert repr(key) in problem(await besieged.send("result", body), 422, "invalid-request")["detail"]
+    assert await seen(besieged.http) == before
+    assert (await besieged.send("result", b'{"metrics": {"a": 0.5}}')).status_code == 201
+
+
 async def test_a_count_beyond_reason_is_no_weight(controller: InProcess) -> None:
     """Scores with 10^400 or 1.7e308 rows are combined plainly, (0.2 + 0.4) / 2, and the results can still be read."""
     anna, ben = await begin(controller.http, "anna", "ben", termination={"federation_rounds": 1})

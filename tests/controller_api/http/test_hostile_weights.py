@@ -42,6 +42,11 @@ def one(**changes: Any) -> bytes:
     return document(changed, tensor(B, "1"))
 
 
+def pairs(*given: tuple[str, bytes]) -> bytes:
+    """A map, whose values are packed already; a key may come twice."""
+    return bytes([0x80 | len(given)]) + b"".join(msgpack.packb(key) + value for key, value in given)
+
+
 def metadata(**given: Any) -> bytes:
     """An update with this metadata."""
     return document(W, B, metadata=given)
@@ -54,6 +59,10 @@ def with_value(value: float) -> np.ndarray:
     return spoilt
 
 
+TENSORS = ("tensors", msgpack.packb([tensor(W), tensor(B, "1")]))
+EXAMPLES = ("num_training_examples", msgpack.packb(10))
+METADATA = ("metadata", pairs(EXAMPLES))
+FIELDS = [(key, msgpack.packb(value)) for key, value in tensor(W).items()]
 MALFORMED = {
     "nothing": b"",
     "a byte that MessagePack never uses": b"\xc1",
@@ -66,7 +75,7 @@ MALFORMED = {
     "a map without tensors": msgpack.packb({"metadata": {}}),
     "tensors as a map": msgpack.packb({"tensors": {}}),
     "tensors of numbers": msgpack.packb({"tensors": [1, 2]}),
-    "an unknown key": msgpack.packb({"tensors": [], "code": "rm"}),
+    "an unknown key": msgpack.packb({"code": "rm", "tensors": []}),
     "an unknown key of a tensor": one(code="rm"),
     "integers for keys": msgpack.packb({1: []}),
     "a tensor without a name": one(name=None),
@@ -105,6 +114,15 @@ MALFORMED = {
     "a map that claims four billion members": b"\xdf" + struct.pack(">I", 2**32 - 1),
     "data that claims four gigabytes": one(data=b"").replace(b"\xa4data\xc4\x00", b"\xa4data\xc6\xff\xff\xff\xff"),
     "a million empty maps": b"\x81\xa7tensors\xdd" + struct.pack(">I", 10**6) + b"\x80" * 10**6,
+    "tensors twice": pairs(TENSORS, TENSORS, METADATA),
+    "metadata twice": pairs(TENSORS, METADATA, METADATA),
+    "a number of examples twice": pairs(TENSORS, ("metadata", pairs(EXAMPLES, EXAMPLES))),
+    "a metric twice": pairs(TENSORS, METADATA, ("metrics", pairs(EXAMPLES, EXAMPLES))),
+    "a group of extra tensors twice": pairs(TENSORS, METADATA, ("extra", pairs(("c", b"\x90"), ("c", b"\x90")))),
+    "a tensor's data twice": pairs(
+        ("tensors", b"\x92" + pairs(*FIELDS, FIELDS[3]) + msgpack.packb(tensor(B, "1"))), METADATA
+    ),
+    "extra tensors that nobody asked for": document(W, B, extra={"c": [tensor(W)]}),
     "a timestamp": b"\xd6\xff\x00\x00\x00\x00",
 }
 MISMATCHED = {
@@ -122,7 +140,6 @@ NON_FINITE = {
     "NaN": document(with_value(math.nan), B),
     "infinity": document(with_value(math.inf), B),
     "minus infinity": document(W, np.array([0, 0, -math.inf], "<f4")),
-    "NaN outside the model": document(W, B, extra={"c": [tensor(with_value(math.nan))]}),
 }
 INVALID_WEIGHT = {
     "none": metadata(),

@@ -63,17 +63,20 @@ async def test_the_control_follows_the_updates_and_a_later_learner_gets_it(contr
     assert await given(cleo, await cleo.task()) == [6, 6]
 
 
-async def test_a_run_without_an_algorithm_has_no_inputs_and_reads_no_extra(controller: InProcess) -> None:
-    """What nobody asked for is let through, as ever."""
+async def test_a_run_without_an_algorithm_has_no_inputs_and_takes_no_extra(controller: InProcess) -> None:
+    """What nobody asked for is refused by its name, also when it is empty; the update without it is taken."""
     (anna,) = await begin(controller.http, "anna")
     task = await anna.task()
     assert task["inputs"] == {}
-    assert (await anna.put(task, update(1.0, 1.0))).status_code == 201
+    for extra in (control(1), []):
+        told = problem(await anna.put(task, document(*weights(1.0), extra={"control": extra})), 422, "malformed-update")
+        assert "holds the extra tensors 'control'" in told["detail"]
+    assert (await anna.put(task, document(*weights(1.0)))).status_code == 201
 
 
 WRONG: dict[str, tuple[Any, str, str]] = {
     "missing": (None, "malformed-update", "misses the extra tensors 'control'"),
-    "another name": ({"controls": control(1)}, "malformed-update", "misses the extra tensors 'control'"),
+    "another name": ({"controls": control(1)}, "malformed-update", "holds the extra tensors 'controls'"),
     "one more": ({"control": control(1), "more": []}, "malformed-update", "holds the extra tensors 'more'"),
     "a tensor less": ({"control": control(1)[:1]}, "shape-mismatch", "extra 'control': expected 2 tensors, got 1"),
     "another shape": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,14 @@ from hypothesis import strategies as st
 
 from services.encoding import CODECS, Sender, decode_model, decode_update, encode_model
 from services.errors import InvalidUpdate, MalformedUpdate, ShapeMismatch
-from services.weights import PLAIN, Spec, Tensor, wire
+from services.weights import PLAIN, Array, Document, Spec, Tensor, wire
 from tests.services.arrays import packed
 from tests.services.encoding.test_updates import BASE, COUNT, MODEL, SPEC, received, trained
+
+
+def decoded(body: bytes, spec: Spec = SPEC, base: Sequence[Array] = BASE) -> Document:
+    """What the controller makes of an update."""
+    return decode_update(wire.parse(body, spec=spec), body, tuple(CODECS), base)[0]
 
 
 def plain(tensor: Tensor, **changes: Any) -> dict[str, Any]:
@@ -70,7 +76,7 @@ def test_a_coded_tensor_that_cannot_be_is_refused(lie: str) -> None:
     """422, and the tensor is named, where there is one."""
     body = packed(plain(MODEL[0], **LIES[lie]), plain(MODEL[1]), plain(MODEL[2]))
     with pytest.raises(MalformedUpdate) as refused:
-        decode_update(body, SPEC, tuple(CODECS), BASE)
+        decoded(body)
     assert "'w'" in refused.value.detail or refused.value.detail.startswith("the body is not a weights document: ")
 
 
@@ -79,7 +85,7 @@ def test_only_floats_are_coded(encoding: str) -> None:
     """Whole numbers travel as they are, in every encoding."""
     changes: dict[str, Any] = {"encoding": encoding, "delta": True, "data": bytes(8)}
     with pytest.raises(MalformedUpdate, match=r"'steps': int64 travels as it is"):
-        decode_update(packed(plain(MODEL[0]), plain(MODEL[1], **changes), plain(MODEL[2])), SPEC, tuple(CODECS), BASE)
+        decoded(packed(plain(MODEL[0]), plain(MODEL[1], **changes), plain(MODEL[2])))
 
 
 def test_only_the_encoding_of_the_task_is_taken() -> None:
@@ -97,7 +103,7 @@ def test_extra_lists_are_plain() -> None:
     """What travels beside the model has no model to differ from."""
     whole = [plain(tensor) for tensor in MODEL]
     with pytest.raises(MalformedUpdate, match="'w' is coded as 'int8'"):
-        decode_update(packed(*whole, extra={"x": [plain(MODEL[0], **INT8)]}), SPEC, tuple(CODECS), BASE)
+        decoded(packed(*whole, extra={"x": [plain(MODEL[0], **INT8)]}))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +123,7 @@ def test_nothing_is_allocated_for_a_tensor_that_is_not_the_models(changes: dict[
     tracemalloc.start()
     try:
         with pytest.raises(ShapeMismatch):
-            decode_update(body, SPEC, tuple(CODECS), BASE)
+            decoded(body)
         assert tracemalloc.get_traced_memory()[1] < 1 << 18
     finally:
         tracemalloc.stop()
@@ -149,9 +155,7 @@ def test_any_bytes_are_restored_or_refused(octets: bytes, encoding: str, data: s
     base = np.ones(shape if count <= 1000 >= max(shape, default=0) else (1,), dtype)
     spec = Spec((("w", dtype, base.shape),))
     try:
-        document, _ = decode_update(
-            packed(plain(MODEL[0], **changes)), spec, tuple(CODECS), [np.ones(1) if base is None else base]
-        )
+        document = decoded(packed(plain(MODEL[0], **changes)), spec, [np.ones(1) if base is None else base])
     except InvalidUpdate:
         return
     assert document.arrays[0].shape == shape

@@ -28,7 +28,7 @@ BASE = [tensor.array for tensor in MODEL]
 def received(update: Sequence[Tensor | Coded], takes: Sequence[str] = tuple(CODECS)) -> Document:
     """What the controller makes of an update; the document that it stores says the same."""
     body = joined(wire.encode(update, {"loss": 0.5}, {"n": 7}))
-    document, stored = decode_update(body, SPEC, takes, BASE)
+    document, stored = decode_update(wire.parse(body, spec=SPEC, coded=bool(takes)), body, takes, BASE)
     again = wire.decode(stored)
     assert [(t.name, t.dtype, t.shape, t.trainable, t.array.tobytes()) for t in again.tensors] == [
         (t.name, t.dtype, t.shape, t.trainable, t.array.tobytes()) for t in document.tensors
@@ -58,7 +58,7 @@ def test_an_update_arrives_as_plain_tensors(up: str) -> None:
 def test_an_update_in_which_nothing_is_coded_is_stored_as_it_came() -> None:
     """The same buffer: no copy."""
     body = joined(wire.encode(trained(1), {}, {}))
-    assert decode_update(body, SPEC, ("none", "int8"), BASE)[1] is body
+    assert decode_update(wire.parse(body, spec=SPEC), body, ("none", "int8"), BASE)[1] is body
 
 
 @pytest.mark.parametrize("down", OF_MODELS)
