@@ -70,7 +70,8 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     if task.state == "accepted":  # a replay needs no second look
         return await runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
     if task.kind == "init":
-        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)), WALKED_INLINE)
+        sent = await walk(runtime, body, FIRST_MODEL)
+        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(sent)))
         outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
@@ -80,12 +81,15 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     extras = {name: runtime.model(info.digest)[1].spec for name, info in task.inputs.items()}
     expected = Expected(layout, extras, task.may_code)
     if layout.fits(body) and size - layout.size <= WALKED_INLINE:
-        model, work_size, inline = None, size, INLINE if change else READ_INLINE
+        inline = INLINE if change else READ_INLINE
+        outcome, update = await examine(
+            size, lambda: check_update(admit(body, expected), body, layout, plan, change=change), inline
+        )
     else:
+        sent = await walk(runtime, body, expected)
         model = await runtime.document(task.model.digest) if task.may_code else None
-        work_size, inline = unfolded(task, size), WALKED_INLINE
-    work = partial(check_update, body, expected, plan, task.up, model, change)
-    outcome, update = await examine(work_size, work, inline)
+        make_plain = partial(check_update, sent, body, layout, plan, task.up, model, change)
+        outcome, update = await examine(unfolded(task, size), make_plain)
     return await runtime.accept_update(task, update, outcome)
 
 
@@ -139,7 +143,8 @@ async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
         got = await examine(len(body), lambda: wire.digest([body]))
         if got != digest:
             raise DigestMismatch("the body's sha256 is not the one in the path", expected=digest, got=got)
-        await examine(len(body), lambda: check_initial(body), WALKED_INLINE)
+        sent = await walk(runtime, body, FIRST_MODEL)
+        await examine(len(body), lambda: check_initial(sent))
         await runtime.put_model(digest, body)
 
 
@@ -177,22 +182,20 @@ async def _read(request: Request, size: int) -> memoryview:
 
 
 def check_update(
+    sent: Parsed,
     body: memoryview,
-    expected: Expected,
+    layout: Layout,
     plan: Plan,
     up: str = PLAIN,
     model: memoryview | None = None,
     change: Change | None = None,
 ) -> tuple[Outcome, Buffer]:
-    """What an update tells, and its plain document, once it is found right; raises InvalidUpdate for what is wrong.
+    """What an update admitted from `body` tells, and its plain document; raises InvalidUpdate for what is wrong.
 
     With the document of the `model` that it was trained from it may be coded, as `up` or a difference. `change` is made
     to the document, which may be `body`.
     """
-    layout = expected.layout
-    assert layout is not None
     fingerprint = fingerprint_of(body)
-    sent = admit(body, expected)
     base = [tensor.array for tensor in layout.read(model)] if model is not None else ()
     document, update = decode_update(sent, body, sorted({PLAIN, up}), base)
     changes = change(layout.read(update, writable=True)) if change else ()
@@ -216,12 +219,21 @@ def _outcome(
     return Outcome(fingerprint, size, document.metrics, document.metadata, factor, transforms=changes)
 
 
-def check_initial(body: memoryview) -> Document:
+def check_initial(sent: Parsed) -> Document:
     """A model to begin with, once it is found right."""
-    document = wire.plain(admit(body, FIRST_MODEL))
+    document = wire.plain(sent)
     check_metadata(document.metadata)
     check_finite(document.tensors)
     return document
+
+
+async def walk(runtime: Runtime, body: memoryview, expected: Expected) -> Parsed:
+    """`admit`, off the event loop when it may take long, and then one at a time: they take turns with the event loop at
+    the interpreter's lock, and the more there are the longer it waits."""
+    if len(body) <= WALKED_INLINE:
+        return admit(body, expected)
+    async with runtime.walking:
+        return await asyncio.to_thread(admit, body, expected)
 
 
 async def examine(size: int, work: Callable[[], T], inline: int = INLINE) -> T:

@@ -62,6 +62,7 @@ class Runtime:
         self.metrics = metrics
         self.slots = asyncio.Semaphore(settings.upload_slots)
         self.uploads = Uploads(settings.upload_slots)
+        self.walking = asyncio.Lock()  # of documents whose values are read one by one
         self.stopped = asyncio.Event()  # the process may end
         self._folder = folder
         self.writer: Writer | None = None
