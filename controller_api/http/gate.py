@@ -41,22 +41,29 @@ ENROLLING: frozenset[Role] = frozenset({"operator", "learner", "enroll"})
 
 JSON = ("application/json",)
 PARTIAL = "application/partial-upload"
+JOIN_BYTES, HEARTBEAT_BYTES, SCORES_BYTES, FAILURE_BYTES = 1 << 14, 1 << 12, 1 << 17, 1 << 17
 WEIGHTS = (MEDIA_TYPE, "application/msgpack", "application/x-msgpack", "application/octet-stream")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Who may call, and what it may send. No roles: anyone. No media types: no body."""
+    """Who may call, and what it may send. No roles: anyone. No media types: no body. `json`: bytes, where what belongs
+    there is shorter than what an operator may send."""
 
     roles: frozenset[Role]
     media: tuple[str, ...] = ()
+    json: int | None = None
 
     def limit(self, settings: Settings) -> int:
         """Largest body in bytes."""
         if not self.media:
             return 0
         bulk = MEDIA_TYPE in self.media or PARTIAL in self.media
-        return settings.max_model_bytes if bulk else settings.max_json_bytes
+        return settings.max_model_bytes if bulk else self.json_limit(settings)
+
+    def json_limit(self, settings: Settings) -> int:
+        """Largest JSON body in bytes."""
+        return settings.max_json_bytes if self.json is None else min(self.json, settings.max_json_bytes)
 
 
 # `learner_id` must be the caller's own when the caller is a learner.
@@ -68,18 +75,18 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/healthz": {"GET": Policy(ANYONE)},
     "/readyz": {"GET": Policy(ANYONE)},
     "/metrics": {"GET": Policy(READERS)},
-    "/v1/learners": {"GET": Policy(READERS), "POST": Policy(ENROLLING, JSON)},
+    "/v1/learners": {"GET": Policy(READERS), "POST": Policy(ENROLLING, JSON, JOIN_BYTES)},
     "/v1/learners/{learner_id}": {"GET": Policy(READERS | LEARNER), "DELETE": Policy(LEARNER)},
     "/v1/learners/{learner_id}/task": {"GET": Policy(LEARNER)},
-    "/v1/learners/{learner_id}/heartbeat": {"POST": Policy(LEARNER, JSON)},
+    "/v1/learners/{learner_id}/heartbeat": {"POST": Policy(LEARNER, JSON, HEARTBEAT_BYTES)},
     "/v1/models/{digest}": {"GET": Policy(LEARNER), "PUT": Policy(OPERATOR, WEIGHTS)},
     "/v1/tasks/{task_id}/result": {
-        "PUT": Policy(LEARNER, JSON + WEIGHTS),
+        "PUT": Policy(LEARNER, JSON + WEIGHTS, SCORES_BYTES),
         "HEAD": Policy(LEARNER),
         "PATCH": Policy(LEARNER, (PARTIAL,)),
         "DELETE": Policy(LEARNER),
     },
-    "/v1/tasks/{task_id}/failure": {"POST": Policy(LEARNER, JSON)},
+    "/v1/tasks/{task_id}/failure": {"POST": Policy(LEARNER, JSON, FAILURE_BYTES)},
     "/v1/runs": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
     "/v1/runs/{run_id}": {"GET": Policy(READERS)},
     "/v1/runs/{run_id}/rounds": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
@@ -197,7 +204,7 @@ class Gate:
             raise NotParseable("Content-Length is not a number")
         media = headers.get("content-type", "").partition(";")[0].strip().lower()
         if policy.media and media in JSON:
-            limit = min(limit, self._settings.max_json_bytes)
+            limit = min(limit, policy.json_limit(self._settings))
         if declared is not None and int(declared) > limit:
             if limit == 0:
                 raise TooLarge("this call takes no body", limit=0, got=int(declared))

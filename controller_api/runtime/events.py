@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
+from heapq import merge
+from itertools import takewhile
+from operator import attrgetter
 
 import structlog
 
@@ -13,7 +16,8 @@ from services.federation import Entry, Journal
 from .metrics import Metrics
 
 KEPT = 10_000
-FLEETING = ("task-progress",)
+FLEETING = ("task-progress",)  # of use in their moment only, and as many as learners like to send
+FLEETING_KEPT = 1000  # for followers that are a little behind
 QUIET_S = 15.0  # a follower hears at least a sign of life this often
 
 
@@ -22,19 +26,22 @@ class EventLog:
 
     def __init__(self, before: int = 0) -> None:
         """`before`: events of earlier processes, which are gone."""
-        self._before = before
+        self._last_id = before
         self._events: deque[Entry] = deque(maxlen=KEPT)
+        self._fleeting: deque[Entry] = deque(maxlen=FLEETING_KEPT)
         self._more = asyncio.Event()
         self._closed = False
 
     @property
     def last_id(self) -> int:
         """Id of the newest event; 0 when there was none."""
-        return self._events[-1].id if self._events else self._before
+        return self._last_id
 
     def append(self, events: Iterable[Entry]) -> None:
         """Add events and wake the followers."""
-        self._events.extend(events)
+        for event in events:
+            (self._fleeting if event.kind in FLEETING else self._events).append(event)
+            self._last_id = event.id
         self._wake()
 
     def close(self) -> None:
@@ -48,9 +55,7 @@ class EventLog:
 
     def after(self, event_id: int) -> list[Entry]:
         """Events newer than `event_id`, oldest first."""
-        newest = self.last_id
-        count = min(len(self._events), max(0, newest - event_id))
-        return [self._events[i] for i in range(len(self._events) - count, len(self._events))]
+        return list(merge(_newer(self._events, event_id), _newer(self._fleeting, event_id), key=attrgetter("id")))
 
     async def follow(self, event_id: int) -> AsyncIterator[list[Entry]]:
         """Batches of events after `event_id`, for ever; an empty batch is a sign of life.
@@ -59,7 +64,7 @@ class EventLog:
         """
         if event_id > self.last_id:
             event_id = 0  # the log of an earlier process: begin anew
-        replay = [event for event in self.after(event_id) if event.kind not in FLEETING]
+        replay = _newer(self._events, event_id)
         event_id = self.last_id
         if replay:
             yield replay
@@ -75,6 +80,11 @@ class EventLog:
                     await more.wait()
             except TimeoutError:
                 yield []
+
+
+def _newer(events: deque[Entry], event_id: int) -> list[Entry]:
+    """Those of the end, whose ids are greater."""
+    return [*takewhile(lambda event: event.id > event_id, reversed(events))][::-1]
 
 
 QUIET = ("task-progress", "task-offered", "update-accepted", "run-state")  # no line in the log

@@ -12,6 +12,7 @@ from starlette.types import Message, Send
 from services.federation import Entry
 
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS")
+SCORES = 50  # combined metrics that are shown: learners name them
 SECONDS = (0.001, 0.01, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600)
 
 
@@ -65,9 +66,10 @@ class Metrics:
             spent = event.data["timings_ms"]["federation_round"]
             if spent is not None:
                 self.round_seconds.observe(spent / 1000)
-            for name, value in event.data["evaluation_metrics"]["combined"].items():
-                if value is not None:
-                    self.score.labels(name[:64]).set(value)
+            self.score.clear()  # a name of earlier rounds is a series that never ends
+            combined = event.data["evaluation_metrics"]["combined"]
+            for name in [name for name, value in combined.items() if value is not None][:SCORES]:
+                self.score.labels(name[:64]).set(combined[name])
 
     def text(self, states: Iterable[str]) -> bytes:
         """The page; `states` are those of the learners."""

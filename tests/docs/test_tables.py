@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import typer
 
+from controller_api.http import gate
 from controller_api.http.gate import POLICIES
 from controller_api.http.routes import tasks as hot
 from controller_api.problems import status_of
-from controller_api.runtime import Metrics
+from controller_api.runtime import Metrics, metrics
 from controller_api.runtime import events as event_log
 from controller_api.settings import Settings
 from controller_api.transport import protocol as zero_copy
@@ -251,6 +252,14 @@ def test_limits() -> None:
     assert shown["slowness of a large transfer"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
     assert shown["runs remembered"] == str(runs.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
+    assert shown["events of progress kept"] == f"{event_log.FLEETING_KEPT:,}"
+    assert shown["combined scores among the metrics"] == str(metrics.SCORES)
+    assert shown["JSON to enrol"] == f"{gate.JOIN_BYTES >> 10} KiB"
+    assert shown["JSON of a heartbeat"] == f"{gate.HEARTBEAT_BYTES >> 10} KiB"
+    assert shown["JSON of scores, or of a failure"] == f"{gate.SCORES_BYTES >> 10} KiB"
+    assert gate.SCORES_BYTES == gate.FAILURE_BYTES
+    assert shown["metrics, and metadata, of an update"] == f"{wire.MAX_TOLD_BYTES >> 10} KiB each"
+    assert shown["tensors of a model"] == f"{wire.MAX_TENSORS:,}"
     assert shown["models put and not used by a run"] == str(uploaded.UPLOADED_KEPT)
 
 

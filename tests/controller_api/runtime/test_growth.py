@@ -1,0 +1,93 @@
+"""What a learner with a valid token may make grow: each thing has a bound, and pushes nothing of others out."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from controller_api.http.gate import FAILURE_BYTES, HEARTBEAT_BYTES, JOIN_BYTES, SCORES_BYTES
+from controller_api.runtime.events import FLEETING_KEPT
+from controller_api.runtime.metrics import SCORES
+from services.messages import Heartbeat
+from services.weights.wire import MAX_TOLD_BYTES
+from tests.conftest import InProcess
+from tests.controller_api.driving import begin, document, problem, weights
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def test_heartbeats_push_no_event_out(controller: InProcess) -> None:
+    """10,500 of them, as many as an attacker sends in seconds: the run's other events are all there, in order."""
+    (anna,) = await begin(controller.http, "anna")
+    task, log = await anna.task(), controller.app.state.runtime.events
+    before = log.after(0)
+    for epoch in range(10_500):
+        beat = {"task_id": task["id"], "progress": {"epoch": epoch}}
+        controller.app.state.runtime.heartbeat(anna.id, Heartbeat.model_validate(beat))
+    await anna.work()
+    events = log.after(0)
+    assert events[: len(before)] == before
+    assert [one.id for one in events] == sorted({one.id for one in events})
+    told = [one.data["epoch"] for one in events if one.kind == "task-progress"]
+    assert told == list(range(10_500 - FLEETING_KEPT, 10_500))
+    assert events[-1].id == log.last_id
+    assert log.after(log.last_id - 1) == events[-1:]
+
+
+async def test_names_of_metrics_make_no_series_for_ever(controller: InProcess) -> None:
+    """A thousand new names in each of two rounds: those of the newest are shown, and no more than the limit."""
+    (anna,) = await begin(controller.http, "anna", termination={"federation_rounds": 2})
+    for number in range(2):
+        await anna.work()
+        scores = {f"round-{number}-{i:03}": 1.0 for i in range(1000)}
+        assert (await anna.score(await anna.task(), **scores)).status_code == 201
+    page = (await controller.http.get("/metrics")).text
+    shown = [line for line in page.splitlines() if line.startswith("metis_evaluation{")]
+    assert len(shown) == SCORES
+    assert all("round-1-" in line for line in shown)
+
+
+@pytest.mark.parametrize(
+    ("what", "limit"),
+    [("learners", JOIN_BYTES), ("heartbeat", HEARTBEAT_BYTES), ("failure", FAILURE_BYTES), ("result", SCORES_BYTES)],
+)
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_json_is_no_longer_than_what_belongs_there(
+    controller: InProcess, what: str, limit: int, chunked: bool
+) -> None:
+    """413 that names the limit, whether the length was said or not, and before any of it is looked at."""
+    (anna,) = await begin(controller.http, "anna", advance="manual")
+    await controller.http.post("/v1/runs/current/rounds")
+    await anna.work()
+    task = await anna.task()
+    method, path = {
+        "learners": ("POST", "/v1/learners"),
+        "heartbeat": ("POST", f"{anna.path}/heartbeat"),
+        "failure": ("POST", f"/v1/tasks/{task['id']}/failure"),
+        "result": ("PUT", f"/v1/tasks/{task['id']}/result"),
+    }[what]
+    body = b" " * (limit - 1) + b"{}"
+
+    async def parts() -> Any:
+        yield body
+
+    told = problem(await anna.call(method, path, content=parts() if chunked else body, headers=JSON), 413, "too-large")
+    assert told["limit"] == limit
+    assert (await anna.call(method, path, content=body[1:], headers=JSON)).status_code != 413
+
+
+async def test_what_an_update_tells_is_bounded(controller: InProcess) -> None:
+    """A thousand texts of 10,000 characters would be kept with the run: 422; what fits is taken."""
+    (anna,) = await begin(controller.http, "anna")
+    task = await anna.task()
+    much = {f"key-{i}": "x" * 10_000 for i in range(1000)}
+    body = document(*weights(1.0), metadata=much)
+    assert (
+        "metadata has more than 65536 bytes" in problem(await anna.put(task, body), 422, "malformed-update")["detail"]
+    )
+    numbers = {f"metric-{i:03}": 0.5 for i in range(1000)}
+    fits = {"num_training_examples": 10, "note": "x" * 9000}
+    assert len(json.dumps(numbers)) < MAX_TOLD_BYTES
+    assert (await anna.put(task, document(*weights(1.0), metrics=numbers, metadata=fits))).status_code == 201
