@@ -107,6 +107,13 @@ class Offers:
         for task in [task for queue in queues for task in queue if run_id in (None, task.run_id)]:
             self.give_up(task, "void", reason, now)
 
+    def extend(self, by_s: float) -> list[str]:
+        """The deadlines of all open tasks are that much later; returns the tasks' ids."""
+        tasks = [task for queue in self._open.values() for task in queue]
+        for task in tasks:
+            task.deadline += by_s
+        return [task.id for task in tasks]
+
     def note_download(self, learner_id: str, model: ModelInfo, size: int) -> None:
         """A member of a round is sent `size` bytes of the model of its task."""
         if task := self.naming(learner_id, model.digest):
