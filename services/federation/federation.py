@@ -258,7 +258,10 @@ class Federation:
         With `write` that is a change to be written down. `execution_cutoff_time_mins` goes on: it is a promise about
         the time of day.
         """
-        self.roster.extend(by_s, now)
+        if by_s < self.lease_s:
+            self.roster.extend(by_s, now)
+        else:  # calls have failed meanwhile, and are repeated with pauses that grew
+            self.roster.renew(now)
         moved = self.offers.extend(by_s)
         if run := self.active:
             run.extend(by_s)

@@ -10,10 +10,10 @@ SHORT = {"schedule": {"lease_s": 30, "round_deadline_s": 100, "join_deadline_s":
 STALL_S = 1000.0
 
 
-def stall(fleet: Fleet, write: bool = True) -> None:
+def stall(fleet: Fleet, seconds: float = STALL_S) -> None:
     """The time passes, and counts for nobody."""
-    fleet.now += STALL_S
-    fleet.federation.extend(STALL_S, fleet.now, write)
+    fleet.now += seconds
+    fleet.federation.extend(seconds, fleet.now, write=True)
     fleet.federation.tick(fleet.now)
 
 
@@ -29,7 +29,7 @@ def test_a_lease_is_as_long_after_it_as_before() -> None:
     fleet.stay(40, "a", "b")
     fleet.poll("b")
     fleet.stay(20, "a")
-    stall(fleet)
+    stall(fleet, 25.0)
     assert states(fleet) == {"a": "active", "b": "active", "c": "lost"}
     fleet.stay(9.9, "a")
     assert states(fleet)["b"] == "active"
@@ -37,10 +37,24 @@ def test_a_lease_is_as_long_after_it_as_before() -> None:
     assert states(fleet)["b"] == "lost"
 
 
+def test_after_a_stall_of_a_whole_lease_everybody_has_one() -> None:
+    """As after a restart: who could not get through waits a while before it tries again. Who was lost stays lost."""
+    fleet = Fleet("a", "b", "c")
+    fleet.train(**SHORT)
+    fleet.stay(40, "a", "b")
+    fleet.poll("b")
+    fleet.stay(20, "a")
+    stall(fleet, 30.0)
+    fleet.stay(29.9, "a")
+    assert states(fleet) == {"a": "active", "b": "active", "c": "lost"}
+    fleet.stay(0.2, "a")
+    assert states(fleet)["b"] == "lost"
+
+
 def test_nobody_was_heard_of_later_than_now() -> None:
     """Who reported within what is then counted as a stall was heard of at most now."""
     fleet = Fleet("a")
-    fleet.federation.extend(STALL_S, fleet.now + 1.0, write=True)
+    fleet.federation.extend(20.0, fleet.now + 1.0, write=True)
     assert fleet.federation.roster.get(fleet.ids["a"]).last_seen == fleet.now + 1.0
 
 
