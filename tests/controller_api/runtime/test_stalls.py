@@ -80,3 +80,20 @@ async def test_a_stall_takes_nothing_of_the_grace_at_the_end(
     assert (await anna.call("GET", f"{anna.path}/task")).status_code >= 400
     async with asyncio.timeout(5):
         await runtime.stopped.wait()
+
+
+async def test_short_stalls_are_written_down_together(controller: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each moves the deadlines; only when they add up to a second are open tasks written anew."""
+    (anna,) = await begin(controller.http, "anna")
+    runtime: Any = controller.app.state.runtime
+    task = runtime.federation.offers.get((await anna.task())["id"], anna.id)
+    lost, first = runtime.clock.lost(), task.deadline
+    written = []
+    for count in range(1, 9):
+        monkeypatch.setattr(runtime.clock, "lost", lambda count=count: lost + 0.3 * count)
+        assert runtime.now
+        assert task.deadline == pytest.approx(first + 0.3 * count)
+        if runtime.federation.changes.tasks:
+            written.append(count)
+        runtime.federation.changes.clear()
+    assert written in ([4, 8], [3, 7])  # what was lost before counts too
