@@ -5,9 +5,7 @@ A route that is not in the table is refused, so a forgotten line closes a door i
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +26,7 @@ from services.errors import (
 )
 from services.weights import MEDIA_TYPE
 
+from ..clock import Clock
 from ..problems import Endpoint, answered, problem
 from ..runtime import Metrics
 from ..settings import Settings
@@ -140,6 +139,7 @@ class Gate:
         metrics: Metrics,
         check_known: Callable[[Mapping[str, str], Identity], None],
         hot: Mapping[tuple[str, str], Endpoint],
+        clock: Clock,
     ) -> None:
         """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters. `hot` are
         endpoints by method and template that are called from here: the framework's layers cost more than they do."""
@@ -149,6 +149,7 @@ class Gate:
         self._settings = settings
         self._tokens = tokens
         self._metrics = metrics
+        self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the module."""
@@ -214,7 +215,7 @@ class Gate:
             raise UnsupportedMediaType(
                 f"send Content-Type {accepted}, not {media or 'none'}", expected=list(policy.media), got=media
             )
-        return _Body(limit, self._settings.body_timeout_s)
+        return _Body(limit, self._settings.body_timeout_s, self._clock)
 
 
 def _has_body(headers: Headers) -> bool:
@@ -224,7 +225,8 @@ def _has_body(headers: Headers) -> bool:
 class _Body:
     """Reads a body within its limits, whatever was declared."""
 
-    def __init__(self, limit: int, silence_s: float) -> None:
+    def __init__(self, limit: int, silence_s: float, clock: Clock) -> None:
+        self._clock = clock
         self._limit = limit
         self._silence_s = silence_s
         self._read = 0
@@ -236,12 +238,12 @@ class _Body:
         async def limited() -> Message:
             if self._complete:
                 return await receive()
-            started = time.monotonic()
+            started = self._clock.ran()
             try:
-                async with asyncio.timeout(self._silence_s):
+                async with self._clock.timeout(self._silence_s):
                     message = await receive()
             except TimeoutError:
-                waited = round(time.monotonic() - started)
+                waited = round(self._clock.ran() - started)
                 raise BodyTooSlow(f"nothing came for {waited} s: send the body again", limit=self._silence_s) from None
             self._read += len(message.get("body", b""))
             if self._read > self._limit:

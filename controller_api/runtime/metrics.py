@@ -42,6 +42,9 @@ class Metrics:
         self.round_seconds = Histogram(
             "metis_round_seconds", "Federation round, evaluation included", buckets=SECONDS, registry=self.registry
         )
+        self.stalled = Counter(
+            "metis_stalled_seconds", "Time in which the controller stood still", registry=self.registry
+        )
 
     def counting(self, method: str, route: str, send: Send) -> Send:
         """`send` that counts the answer."""

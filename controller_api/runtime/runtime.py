@@ -1,7 +1,8 @@
 """The async shell around the federation: its clock, its waiting polls, its event log, its store, its aggregations.
 
 One event loop owns the Federation, so there are no locks. Every command goes through `_changed`, which passes on what
-the federation left: events to the log, wakes to polls and webhooks, an aggregation to a thread.
+the federation left: events to the log, wakes to polls and webhooks, an aggregation to a thread. Every command is given
+`now`, and whoever asks for that after the loop stood still has moved all leases and deadlines first.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from services.state import Recorder
 from services.store import ModelStore
 from services.weights import PLAIN, Buffer, Tensor
 
+from ..clock import TICK_S, Clock
 from ..durability import Folder, Models, StoreCalls, Writer
 from ..settings import Settings
 from ..tokens import hashed, new_token, new_webhook_secret
@@ -40,6 +42,8 @@ T = TypeVar("T")
 log = structlog.get_logger("controller")
 LOOK_S = 0.002  # deadlines are looked at no more often, however many changes there are
 LOOKS = 5  # how many writes somebody who only looks waits for
+STALL_TOLD_S = 1.0  # a shorter stall is no line of the log
+STALL_KEPT_S = 1.0  # stalls that add up to less are not written down: what a restart is told of time is no closer
 
 
 class Runtime:
@@ -60,8 +64,10 @@ class Runtime:
         self.federation = federation
         self.events = EventLog(federation.journal.count)
         self.metrics = metrics
+        self.clock = Clock()
+        self._moved_by_s, self._written_s = 0.0, 0.0  # stalls by which deadlines are moved; and were when written down
         self.slots = asyncio.Semaphore(settings.upload_slots)
-        self.uploads = Uploads(settings.upload_slots)
+        self.uploads = Uploads(settings.upload_slots, self.clock)
         self.walking = asyncio.Lock()  # of documents whose values are read one by one
         self.stopped = asyncio.Event()  # the process may end
         self._folder = folder
@@ -94,21 +100,30 @@ class Runtime:
                 self._changed(lambda: self.federation.tick(self.now))
             if self.writer:
                 self.writer.resumed()
-            tasks = [group.create_task(one) for one in (self._keep_time(), self.calls.retry_owed())]
+            work = (self._keep_clock(), self._keep_time(), self.calls.retry_owed())
+            tasks = [group.create_task(one) for one in work]
             try:
                 yield
             finally:
                 self.drain()
                 for one in tasks:
                     one.cancel()
+                self.clock.rest()
                 self._background = None
         self.calls.close()
         self.store.close()
 
     @property
     def now(self) -> float:
-        """Seconds on the federation's monotonic clock."""
-        return time.monotonic() + self._ahead_s
+        """Seconds on the federation's monotonic clock. If the controller stood still since this was asked last, leases
+        and deadlines are moved by as much: none has ended that a learner could not keep."""
+        now, lost_s = time.monotonic() + self._ahead_s, self.clock.lost()
+        if stalled_s := lost_s - self._moved_by_s:
+            self._moved_by_s = lost_s
+            write = lost_s - self._written_s >= STALL_KEPT_S
+            self._written_s = lost_s if write else self._written_s
+            self.federation.extend(stalled_s, now, write)
+        return now
 
     async def kept(self) -> None:
         """Wait until all that happened so far outlives this process (with a durable store); see Writer.kept."""
@@ -313,7 +328,7 @@ class Runtime:
         if not self.federation.over:
             self._changed(lambda: self.federation.shut_down(self.now))
             if self._background:
-                self._background.create_task(self._ending.wait(lambda: self.now))
+                self._background.create_task(self._ending.wait(self.clock.ran))
         await self.kept()
 
     def drain(self) -> None:
@@ -355,6 +370,16 @@ class Runtime:
                     self._webhooks.call(member)
         if self._background and (job := self.federation.due()):
             self._background.create_task(self._aggregate(job))
+
+    async def _keep_clock(self) -> None:
+        """Touch the clock, and tell of stalls."""
+        while True:
+            if stalled_s := self.clock.touch():
+                self.metrics.stalled.inc(stalled_s)
+                told = log.warning if stalled_s >= STALL_TOLD_S else log.debug
+                told("stood still: leases and deadlines are that much later", seconds=round(stalled_s, 2))
+                self._changed(lambda: self.federation.tick(self.now))
+            await asyncio.sleep(TICK_S)
 
     async def _keep_time(self) -> None:
         """Call the federation at its deadlines."""

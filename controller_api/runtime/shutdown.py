@@ -27,7 +27,7 @@ class Shutdown:
         self._alarm.ring()
 
     async def wait(self, clock: Callable[[], float]) -> None:
-        """Until the process may end; say so."""
+        """Until the process may end; say so. `clock` gives seconds, those without the process's own stalls."""
         deadline = clock() + GRACE_S
         while clock() < deadline and not self._stopped.is_set():
             here = {one.id for one in self._federation.roster if one.state == "active"}

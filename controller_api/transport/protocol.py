@@ -8,7 +8,8 @@ On top of the stock class, for plain connections, an app finds in `scope["extens
 - `metis.gone`: `gone()` gives a future that is done once the peer has left;
 - `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
 
-It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate.
+It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate. The
+`Clock` of these times is the app's, `clock` in the state that its lifespan gives.
 It uses uvicorn's internals, so uvicorn is pinned; `tests/controller_api/transport/test_protocol.py` runs the same
 requests through this class and the stock one.
 """
@@ -28,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from services.errors import FederationError, HeadTooLarge, HeadTooSlow, NotParseable
 
+from ..clock import Clock, Timer
 from ..futures import complete
 from ..problems import body_of, status_of
 from . import protocol as near
@@ -52,13 +54,14 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     """See the module."""
 
     # 1 KB less: the dict stays shared
-    __slots__ = ("_gone", "_head_open", "_head_size", "_head_timer", "_reader", "_refused")
+    __slots__ = ("_clock", "_gone", "_head_open", "_head_size", "_head_timer", "_reader", "_refused")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._clock: Clock = self.app_state.get("clock") or Clock()
         self._head_size = 0
         self._head_open = False  # bytes of a head have come, its end has not
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_timer: Timer | asyncio.TimerHandle | None = None
         self._refused = False
         self._gone: asyncio.Future[None] | None = None  # done once the peer is
 
@@ -132,7 +135,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
 
     def _arm_head_timer(self) -> None:
         self._disarm_head_timer()
-        self._head_timer = self.loop.call_later(HEAD_S, self._head_is_late)
+        self._head_timer = self._clock.call_later(HEAD_S, self._head_is_late)
 
     def _disarm_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -206,7 +209,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         sink = Sink(self, self._reader, buffer, came)
         self.transport.set_protocol(sink)
         self.flow.resume_reading()
-        watch = Watch(self.loop, lambda: sink.position, sink.give_up)
+        watch = Watch(self._clock, lambda: sink.position, sink.give_up)
         interrupt.add_done_callback(sink.interrupted)
         try:
             await sink.done
@@ -237,7 +240,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         socket = os.dup(self.transport.get_extra_info("socket").fileno())
         sent = 0
         stalled = self.loop.create_future()
-        watch = Watch(self.loop, lambda: sent, lambda: complete(stalled))
+        watch = Watch(self._clock, lambda: sent, lambda: complete(stalled))
         try:
             while sent < count and not self.transport.is_closing():
                 try:

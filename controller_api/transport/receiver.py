@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from services.errors import BodyTooSlow
 
+from ..clock import Clock
 from ..futures import complete
 
 HEAD_PIECE = 1 << 13  # bytes in one system call while a head is read
@@ -131,12 +132,12 @@ class Sink(asyncio.BufferedProtocol):
 class Watch:
     """Calls `give_up` when less than SLOWEST bytes per second moved over STALL_S seconds."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, position: Any, give_up: Any) -> None:
-        self._loop = loop
+    def __init__(self, clock: Clock, position: Any, give_up: Any) -> None:
+        self._clock = clock
         self._position = position
         self._give_up = give_up
         self._seen = position()
-        self._timer = loop.call_later(STALL_S, self._look)
+        self._timer = clock.call_later(STALL_S, self._look)
 
     def _look(self) -> None:
         now = self._position()
@@ -144,7 +145,7 @@ class Watch:
             self._give_up()
             return
         self._seen = now
-        self._timer = self._loop.call_later(STALL_S, self._look)
+        self._timer = self._clock.call_later(STALL_S, self._look)
 
     def cancel(self) -> None:
         """Stop watching."""

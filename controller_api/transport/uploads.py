@@ -6,7 +6,6 @@ The upload resource is the result's own path, so its address is known and no 104
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from starlette.requests import Request
 from services.errors import BodyTooSlow, UploadOffset
 from services.weights import allocate
 
+from ..clock import Clock
 from .bodies import receive
 
 KEPT_S = 600.0  # how long an unfinished upload waits for its client
@@ -24,10 +24,11 @@ KEPT_S = 600.0  # how long an unfinished upload waits for its client
 class Upload:
     """One upload: the buffer of its whole length, and how much of it has come."""
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, clock: Clock) -> None:
+        self._clock = clock
         self.buffer = allocate(length)
         self.have = 0
-        self.touched = time.monotonic()
+        self.touched = clock.ran()
         self.over = False  # it was dealt with
         self._interrupt: asyncio.Future[None] | None = None  # of whoever reads now
         self._idle = asyncio.Event()
@@ -74,7 +75,7 @@ class Upload:
             raise
         finally:
             self.have += came
-            self.touched = time.monotonic()
+            self.touched = self._clock.ran()
             self._idle.set()
         return came == count
 
@@ -95,20 +96,21 @@ class Uploads:
     One that is no longer here may still be read: it then ends on its own connection, whole or cut.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, clock: Clock | None = None) -> None:
         self._most = most
+        self._clock = clock or Clock()
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
 
     def begin(self, task_id: str, length: int) -> Upload:
         """A new upload, in the place of an earlier one of the same task."""
         self._uploads.pop(task_id, None)
-        now = time.monotonic()
+        now = self._clock.ran()
         for old in [key for key, one in self._uploads.items() if not one.read and now - one.touched > KEPT_S]:
             del self._uploads[old]
         while len(self._uploads) >= self._most:
             idle = (key for key, one in self._uploads.items() if not one.read)
             del self._uploads[next(idle, next(iter(self._uploads)))]
-        upload = self._uploads[task_id] = Upload(length)
+        upload = self._uploads[task_id] = Upload(length, self._clock)
         return upload
 
     def find(self, task_id: str) -> Upload | None:

@@ -252,6 +252,23 @@ class Federation:
         self._expire(now)
         self._move_on(now)
 
+    def extend(self, by_s: float, now: float, write: bool) -> None:
+        """Nobody could report for so long, up to now: leases and deadlines that wait for learners are that much later.
+
+        With `write` that is a change to be written down. `execution_cutoff_time_mins` goes on: it is a promise about
+        the time of day.
+        """
+        if by_s < self.lease_s:
+            self.roster.extend(by_s, now)
+        else:  # calls have failed meanwhile, and are repeated with pauses that grew
+            self.roster.renew(now)
+        moved = self.offers.extend(by_s)
+        if run := self.active:
+            run.extend(by_s)
+            if write:
+                self.changes.tasks.update(moved)
+                self.changes.runs.add(run.id)
+
     def next_deadline(self) -> float | None:
         """When `tick` should be called next at the latest."""
         times = [self.roster.next_lapse(self.lease_s)]

@@ -107,6 +107,13 @@ class Offers:
         for task in [task for queue in queues for task in queue if run_id in (None, task.run_id)]:
             self.give_up(task, "void", reason, now)
 
+    def extend(self, by_s: float) -> list[str]:
+        """The deadlines of all open tasks are that much later; returns the tasks' ids."""
+        tasks = [task for queue in self._open.values() for task in queue]
+        for task in tasks:
+            task.deadline += by_s
+        return [task.id for task in tasks]
+
     def note_download(self, learner_id: str, model: ModelInfo, size: int) -> None:
         """A member of a round is sent `size` bytes of the model of its task."""
         if task := self.naming(learner_id, model.digest):
@@ -122,8 +129,9 @@ class Offers:
         return task is not None and task.state == "offered"
 
     def restore(self, tasks: Iterable[Assignment]) -> None:
-        """Tasks of a run that was written down, the oldest first."""
-        for task in tasks:
+        """Tasks of a run that was written down, in the order in which they were offered: of one moment a model is
+        evaluated first, then trained."""
+        for task in sorted(tasks, key=lambda one: (one.offered_at, one.kind == "train")):
             self._tasks[task.id] = task
             if task.state == "offered":
                 self._open.setdefault(task.learner_id, deque()).append(task)

@@ -133,6 +133,16 @@ class Roster:
         self._by_key.pop(member.key_hash or "", None)
         return member
 
+    def extend(self, by_s: float, now: float) -> None:
+        """Nobody was heard for so long, up to now: the leases of active members end that much later."""
+        for member in self:
+            if member.state == "active" and member.last_seen < now:
+                member.last_seen = min(now, member.last_seen + by_s)
+
+    def renew(self, now: float) -> None:
+        """The leases of active members begin anew."""
+        self.extend(math.inf, now)
+
     def lapsed(self, now: float, lease_s: float) -> list[Member]:
         """Active members that were not heard of within the lease; they are lost from now on."""
         if lease_s == self._lease_s and now < self._none_before:

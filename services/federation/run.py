@@ -163,6 +163,14 @@ class RunState:
         self.state, self.hold = "waiting", "learners"
         self.wait_deadline = now + self.config.schedule.join_deadline_s
 
+    def extend(self, by_s: float) -> None:
+        """All its waits for learners end that much later; those for its tasks are the tasks' own."""
+        self.wait_deadline += by_s
+        self.stream.since += by_s
+        for one in self.open:
+            one.deadline += by_s
+            one.evaluation_deadline += by_s
+
     def deadlines(self) -> Iterator[float]:
         """Moments at which this run must be looked at although nothing happened."""
         yield self.started_at + cutoff_s(self.config.termination)

@@ -46,21 +46,8 @@ def restore(federation: Federation, rows: Iterable[Row]) -> None:
 
 def extend(federation: Federation, away_s: float, now: float) -> None:
     """Nobody could report while the controller was away: leases begin anew, deadlines are that much later."""
-    for member in federation.roster:
-        member.last_seen = max(member.last_seen, now) if member.state == "active" else member.last_seen
-    run = federation.active
-    if run is None:
-        return
-    run.wait_deadline += away_s
-    run.stream.since += away_s
-    for one in run.open:
-        one.deadline += away_s
-        one.evaluation_deadline += away_s
-    for task in run.tasks():
-        if task.state == "offered":
-            task.deadline += away_s
-            federation.changes.tasks.add(task.id)
-    federation.changes.runs.add(run.id)
+    federation.roster.renew(now)
+    federation.extend(away_s, now, write=True)
 
 
 class _Reading:

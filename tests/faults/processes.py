@@ -82,6 +82,14 @@ class ControllerProcess:
         self._child.kill()
         await self.died()
 
+    async def freeze(self, seconds: float) -> None:
+        """Let it stand still for so long."""
+        self._child.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._child.send_signal(signal.SIGCONT)
+
     async def restart(self) -> None:
         """A death that is not counted, and a new process that answers."""
         self.end()

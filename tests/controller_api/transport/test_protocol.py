@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import json
 import mmap
-from collections.abc import AsyncIterator
+import os
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -360,3 +362,66 @@ async def test_a_chunked_upload_is_taken(zero_copy: bool) -> None:
         await raw.send(b"0\r\n\r\n")
         assert (await raw.answer())[0] == 201
         await client.close()
+
+
+# ---- a controller that stood still
+LIMIT_S = 0.4  # of what is sent here in parts
+
+
+async def stall(raw: Raw, data: bytes = b"") -> None:
+    """Block the server's loop for longer than any limit here, with `data` in its socket; then let it turn a little."""
+    if data:
+        assert os.write(raw.writer.get_extra_info("socket").fileno(), data) == len(data)
+    time.sleep(2 * LIMIT_S)  # noqa: ASYNC251 - the loop is to stand still
+    await asyncio.sleep(LIMIT_S / 4)
+
+
+async def reading(server: Server, begun: Callable[[Any], bool]) -> None:
+    """Wait until this is so of a connection."""
+
+    async def there() -> bool:
+        return any(begun(one) for one in cast(set[Any], server.server_state.connections))
+
+    await until(there, 10)
+
+
+async def test_a_head_is_not_late_because_of_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time was over meanwhile; its sender has the rest of it."""
+    monkeypatch.setattr(zero_copy, "HEAD_S", LIMIT_S)
+    async with serving(True) as server:
+        raw = await Raw.open(server)
+        await raw.send(b"GET /healthz HTTP/1.1\r\nHos")
+        await reading(server, lambda one: one._head_open)
+        await stall(raw)
+        await raw.send(b"t: x\r\n\r\n")
+        assert (await raw.answer())[0] == 200
+
+
+async def test_a_large_body_is_not_slow_because_of_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same of a body's rate."""
+    monkeypatch.setattr(receiving, "STALL_S", LIMIT_S)
+    async with serving(True) as server:
+        client, _, task = await training(server)
+        raw = await Raw.open(server)
+        head, body = put(task, document())
+        await raw.send(head)
+        await reading(server, lambda one: isinstance(one.transport.get_protocol(), receiving.Sink))
+        await stall(raw)
+        await raw.send(body)
+        assert (await raw.answer())[0] == 201
+        await client.close()
+
+
+@pytest.mark.parametrize("came", [True, False])
+@pytest.mark.parametrize("zero_copy", PATHS)
+async def test_a_body_is_not_silent_because_of_a_stall(zero_copy: bool, came: bool) -> None:
+    """The same of the gate's longest silence, also when the rest had come and nobody read it."""
+    async with serving(zero_copy, body_timeout_s=LIMIT_S) as server:
+        raw = await Raw.open(server)
+        body = b'{"name": "anna", "kinds": ["train"]}'
+        head = f"POST /v1/learners HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        await raw.send(f"{head}\r\n\r\n".encode() + body[:5])
+        await reading(server, lambda one: one.cycle is not None and not one.cycle.body)
+        await stall(raw, body[5:] if came else b"")
+        await raw.send(b"" if came else body[5:])
+        assert (await raw.answer())[0] == 201

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from controller_api.clock import TICK_S, Clock
+from controller_api.transport.uploads import KEPT_S, Uploads
 from services import messages as m
 from services.rest import Client
 from services.weights import wire
@@ -220,3 +222,21 @@ async def test_the_client_resends_only_what_is_missing(seed: int, monkeypatch: p
         part = 1 << 20
         assert sum(passed) <= length + part + 4096
         await client.close()
+
+
+def test_a_stall_makes_no_upload_old() -> None:
+    """What came is kept for ten minutes in which its client could have gone on with it."""
+    now = [1000.0]
+    clock = Clock(lambda: now[0])
+    uploads = Uploads(8, clock)
+    clock.touch()
+    cut = uploads.begin("cut", 10)
+    now[0] += 2 * KEPT_S
+    uploads.begin("next", 10)
+    assert uploads.find("cut") is cut
+    clock.touch()
+    for _ in range(round(2 * KEPT_S / TICK_S)):
+        now[0] += TICK_S
+        clock.touch()
+    uploads.begin("last", 10)
+    assert uploads.find("cut") is None
