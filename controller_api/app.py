@@ -95,7 +95,8 @@ def create_app(
         for route in (*tasks.ROUTES, *models.ROUTES)
         for method in route.methods or ()
     }
-    app.gate = Gate(app.routed, settings, _tokens(settings, runtime), metrics, _known(runtime), hot_endpoints)
+    tokens, known = _tokens(settings, runtime), _known(runtime)
+    app.gate = Gate(app.routed, settings, tokens, metrics, known, hot_endpoints, runtime.pace)
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)

@@ -28,7 +28,7 @@ from services.weights import PLAIN, Buffer, Tensor
 from ..durability import Folder, Models, StoreCalls, Writer
 from ..settings import Settings
 from ..tokens import hashed, new_token, new_webhook_secret
-from ..transport import Uploads
+from ..transport import Pace, Rules, Slots, Uploads
 from ..webhooks import Webhooks
 from .events import EventLog, tell
 from .metrics import Metrics
@@ -60,7 +60,8 @@ class Runtime:
         self.federation = federation
         self.events = EventLog(federation.journal.count)
         self.metrics = metrics
-        self.slots = asyncio.Semaphore(settings.upload_slots)
+        self.slots = Slots(settings.upload_slots)
+        self.pace = Pace(Rules.of(settings), self.slots)
         self.uploads = Uploads(settings.upload_slots)
         self.stopped = asyncio.Event()  # the process may end
         self._folder = folder

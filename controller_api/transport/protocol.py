@@ -2,13 +2,13 @@
 
 On top of the stock class, for plain connections, an app finds in `scope["extensions"]`:
 
-- `metis.receive_into`: `await receive_into(buffer, interrupt)` lets the socket write the rest of a body of declared
-  length straight into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long) and gives the
-  number of bytes that came: fewer when the peer left, or when the future `interrupt` was done before;
+- `metis.receive_into`: `await receive_into(buffer, body)` lets the socket write a body of declared length straight into
+  `buffer` (an asyncio.BufferedProtocol takes the connection over for that long); `body.came` are the bytes that came:
+  fewer when the peer left, or when `body` was stopped, whose error is raised then;
 - `metis.gone`: `gone()` gives a future that is done once the peer has left;
 - `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
 
-It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate.
+It also bounds what the stock class does not: the head of a request in size and time, an answer in rate.
 It uses uvicorn's internals, so uvicorn is pinned; `tests/controller_api/transport/test_protocol.py` runs the same
 requests through this class and the stock one.
 """
@@ -31,6 +31,7 @@ from services.errors import FederationError, HeadTooLarge, HeadTooSlow, NotParse
 from ..futures import complete
 from ..problems import body_of, status_of
 from . import protocol as near
+from .incoming import Incoming
 from .receiver import PIECE, Reader, Sink, Watch
 
 HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
@@ -188,38 +189,32 @@ class ZeroCopyProtocol(HttpToolsProtocol):
                 complete(self._gone)
         return self._gone
 
-    async def receive_into(
-        self, cycle: RequestResponseCycle, buffer: memoryview, interrupt: asyncio.Future[None]
-    ) -> int:
-        """Fill `buffer` with the rest of the body; raises BodyTooSlow (`got`: the bytes that came)."""
+    async def receive_into(self, cycle: RequestResponseCycle, buffer: memoryview, body: Incoming) -> None:
+        """Fill `buffer` with the body; raises what it was stopped by."""
         came = len(cycle.body)
         if came > len(buffer):
             raise NotParseable("the body is longer than it was declared")
         buffer[:came] = cycle.body
         cycle.body = bytearray()
+        body.came = came
         if not cycle.more_body or cycle.disconnected:
-            return came
+            return
         if cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
         self.flow.pause_reading()
-        sink = Sink(self, self._reader, buffer, came)
+        sink = Sink(self, self._reader, buffer, body)
         self.transport.set_protocol(sink)
         self.flow.resume_reading()
-        watch = Watch(self.loop, lambda: sink.position, sink.give_up)
-        interrupt.add_done_callback(sink.interrupted)
         try:
-            await sink.done
+            await body.wait(lambda: sink.done)
         finally:
-            watch.cancel()
-            interrupt.remove_done_callback(sink.interrupted)
             sink.detach()
-        if sink.position < len(buffer):
-            return sink.position
+        if body.came < len(buffer):
+            return
         self.parser = httptools.HttpRequestParser(self)  # the old one never saw this body: begin anew for keep-alive
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         cycle.more_body = False
-        return len(buffer)
 
     async def zero_copy_send(self, cycle: RequestResponseCycle, message: Any) -> None:
         """A part of a file as the (rest of the) answer's body."""
@@ -292,9 +287,9 @@ class Extended:
         sent: Awaitable[None] = self._send(message)
         return sent
 
-    def receive_into(self, buffer: memoryview, interrupt: asyncio.Future[None]) -> Awaitable[int]:
+    def receive_into(self, buffer: memoryview, body: Incoming) -> Awaitable[None]:
         """See the module."""
-        return self._http.receive_into(self._cycle, buffer, interrupt)
+        return self._http.receive_into(self._cycle, buffer, body)
 
 
 NEAR_S = 200e-6  # round-trip time of a peer on this machine, at most

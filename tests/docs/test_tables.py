@@ -248,7 +248,7 @@ def test_limits() -> None:
     assert shown["head of a request"] == f"{zero_copy.HEAD_BYTES >> 10} KiB in {zero_copy.HEAD_FIELDS} fields"
     assert shown["time for a head"] == f"{zero_copy.HEAD_S:g} s"
     slowest = receiving.SLOWEST * receiving.STALL_S / 1024
-    assert shown["slowness of a large transfer"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
+    assert shown["slowness of a download"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
     assert shown["runs remembered"] == str(runs.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
     assert shown["models put and not used by a run"] == str(uploaded.UPLOADED_KEPT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from controller_api.runtime import Runtime
+from controller_api.transport import Incoming
 from tests.conftest import InProcess
 from tests.controller_api.driving import Member, digest_of, document, join, model, problem, seen, tensor
 
@@ -207,14 +209,13 @@ async def test_a_small_body_that_becomes_a_large_update_waits_for_a_slot(control
     assert task["encoding"] == {"up": "topk", "topk_ratio": 0.01}
     sparse = {"encoding": "topk", "delta": True, "indices": b"\1\0\0\0", "data": np.float32(7).tobytes()}
     body = document({"name": "0", "dtype": "float32", "shape": [100_000], **sparse})
-    for _ in range(runtime.settings.upload_slots):
-        await runtime.slots.acquire()
-    sending = asyncio.create_task(anna.put(task, body))
-    for _ in range(5):
-        assert (await controller.http.get("/healthz")).status_code == 200
-    assert not sending.done()
-    for _ in range(runtime.settings.upload_slots):
-        runtime.slots.release()
+    async with AsyncExitStack() as others:
+        for number in range(runtime.settings.upload_slots):
+            await others.enter_async_context(runtime.slots.slot(f"other {number}", Incoming(None, 0, 0)))
+        sending = asyncio.create_task(anna.put(task, body))
+        for _ in range(5):
+            assert (await controller.http.get("/healthz")).status_code == 200
+        assert not sending.done()
     assert (await sending).json()["size"] == len(body) < 200
     await anna.score(await anna.task(), accuracy=0.5)
     (weights,) = await final(controller.http)
