@@ -39,6 +39,7 @@ HEAD_FIELDS = 100  # most header fields
 LINGER_S = 1.0  # after a refusal the rest is read and dropped for so long (RFC 9112, section 9.6)
 LINGER_BYTES = 4 * HEAD_BYTES  # and no more than that
 HEAD_S = 10.0  # a head must be there after so long
+REST_S = 60.0  # and so must what is left of a body that was answered already, which is dropped as it comes
 
 
 class Flag(asyncio.Event):
@@ -59,7 +60,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_size = 0
         self._head_open = False  # bytes of a head have come, its end has not
-        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None  # for a head, or for the rest of a body that was answered
         self._refused = False
         self._gone: asyncio.Future[None] | None = None  # done once the peer is
 
@@ -118,7 +119,14 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """See HttpToolsProtocol."""
         if not self._refused:
+            self._disarm_head_timer()
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """See HttpToolsProtocol."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(REST_S, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets a problem document too."""

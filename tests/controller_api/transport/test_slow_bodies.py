@@ -16,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
+from controller_api.transport import protocol
 from tests.conftest import Process, Served, serve
 from tests.controller_api.driving import MSGPACK, Member, digest_of, document, join, model
 from tests.controller_api.transport.test_protocol import Raw, serving, training
@@ -215,6 +216,29 @@ async def test_a_tls_hand_shake_has_its_time(tmp_path: Path) -> None:
         assert (await whole.answer())[0] == 200
 
 
+async def test_what_is_left_of_a_body_that_was_answered_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is dropped as it comes, and the connection is closed unless it ends; then it is used again."""
+    monkeypatch.setattr(protocol, "REST_S", 0.5)
+    async with serving(True) as server:
+        client, _, task = await training(server)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        head = f"PUT {RESULT}Content-Type: application/json\r\nContent-Length: 20\r\n\r\n".format(task=task).encode()
+        endless, ended = await opening(port, None), await opening(port, None)
+        for one in (endless, ended):
+            await one.send(head)
+            assert (await one.answer())[0] == 415  # that task wants weights: nothing was read
+        await ended.send(bytes(20))
+        closing = asyncio.create_task(endless.closed(5))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(15):
+                await endless.send(b" ")
+                await asyncio.wait([closing], timeout=0.1)
+        assert await closing
+        await ended.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await ended.answer())[0] == 200
+        await client.close()
+
+
 @pytest.mark.parametrize("zero_copy", [True, False])
 async def test_weights_in_chunks_are_counted_against_the_model(zero_copy: bool) -> None:
     """413 as soon as there is more than the task's model and 1 MiB; today's model has 1.2 MB."""
@@ -234,4 +258,5 @@ async def test_weights_in_chunks_are_counted_against_the_model(zero_copy: bool) 
         assert 1_200_000 + 2**20 < json.loads(body)["limit"] < 1_201_000 + 2**20
         assert "a result of this task" in json.loads(body)["detail"]
         assert sent < 10_000_000  # what the sockets hold included
+        assert not server.runtime.pace._bodies  # nobody looks at it any more
         await client.close()
