@@ -135,17 +135,17 @@ def often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("often")
 async def test_a_standstill_of_the_controller_counts_against_no_body() -> None:
-    """Ten times the longest silence, in which nobody could read: one look. Then the silence counts."""
-    watcher = Pace(Rules(1, 30, 60, 0.2, 0.2), Slots(1))
+    """Twice the longest silence, in which nobody could read: one look. Then the silence counts."""
+    watcher = Pace(Rules(1, 30, 60, 1.0, 1.0), Slots(1))
     body = Incoming(watcher, 100, 100)
     body.begin()
     waiting = asyncio.create_task(body.wait(asyncio.Event().wait))
-    await asyncio.sleep(0.08)
+    await asyncio.sleep(0.2)
     time.sleep(2)  # noqa: ASYNC251 - it stands still
-    await asyncio.sleep(0.01)
+    await asyncio.sleep(0.06)
     assert not body.stopped
-    assert body.silent_s <= 0.1
-    async with asyncio.timeout(2):
+    assert 0 < body.silent_s < 1
+    async with asyncio.timeout(5):
         with pytest.raises(BodyTooSlow):
             await waiting
 
