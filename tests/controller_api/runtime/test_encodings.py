@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -220,3 +221,25 @@ async def test_a_small_body_that_becomes_a_large_update_waits_for_a_slot(control
     await anna.score(await anna.task(), accuracy=0.5)
     (weights,) = await final(controller.http)
     assert weights.tolist() == [0, 7] + [0] * 99_998
+
+
+async def test_a_sparse_update_in_chunks_may_be_larger_than_its_model(controller: InProcess) -> None:
+    """With `topk_ratio` 1 every element may come with its index: 4 MB for a model of 2 MB."""
+    count = 500_000
+    large = model(np.zeros(count, "<f4"))
+    anna = await join(controller.http, "anna", encodings=ALL)
+    await controller.http.put(f"/v1/models/{digest_of(large)}", content=large, headers=MSGPACK)
+    encoding = {"up": "topk", "topk_ratio": 1.0}
+    given = {"termination": {"federation_rounds": 1}, "initial_model": digest_of(large), "encoding": encoding}
+    await controller.http.post("/v1/runs", json=given)
+    sparse = {"encoding": "topk", "delta": True, "indices": np.arange(count, dtype="<u4").tobytes()}
+    whole = {"name": "0", "dtype": "float32", "shape": [count], **sparse, "data": np.ones(count, "<f4").tobytes()}
+    body = document(whole)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 1 << 18):
+            yield body[at : at + (1 << 18)]
+
+    path = f"/v1/tasks/{(await anna.task())['id']}/result"
+    answer = await anna.call("PUT", path, content=chunks(), headers=MSGPACK)
+    assert (answer.status_code, answer.json().get("size")) == (201, len(body)), answer.text

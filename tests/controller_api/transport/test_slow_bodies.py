@@ -241,7 +241,7 @@ async def test_what_is_left_of_a_body_that_was_answered_has_its_time(monkeypatch
 
 @pytest.mark.parametrize("zero_copy", [True, False])
 async def test_weights_in_chunks_are_counted_against_the_model(zero_copy: bool) -> None:
-    """413 as soon as there is more than the task's model and 1 MiB; today's model has 1.2 MB."""
+    """413 as soon as there is more than the task's model and 1 MiB; the model here has 1.2 MB."""
     async with serving(zero_copy) as server:
         client, _, task = await training(server)
         raw, sent, piece = await opening(server.servers[0].sockets[0].getsockname()[1], None), 0, bytes(65536)
