@@ -96,7 +96,7 @@ def create_app(
         for method in route.methods or ()
     }
     tokens, known = _tokens(settings, runtime), _known(runtime)
-    app.gate = Gate(app.routed, settings, tokens, metrics, known, hot_endpoints, runtime.clock)
+    app.gate = Gate(app.routed, settings, tokens, metrics, known, hot_endpoints, runtime.pace)
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)

@@ -46,6 +46,11 @@ class Settings(BaseSettings):
     max_json_bytes: int = Field(MEBIBYTE, gt=0, description="largest JSON body")
     upload_slots: int = Field(8, ge=1, description="large uploads that are read at once")
     body_timeout_s: float = Field(60.0, gt=0, description="longest silence within a body")
+    body_rate: int = Field(16_000, gt=0, description="slowest that a body may come, in bytes per second")
+    body_window_s: float = Field(30.0, gt=0, description="what it is measured over while others wait for a slot")
+    body_total_s: float = Field(60.0, gt=0, description="time that every body has, however short it is")
+    upload_takeover_s: float = Field(2.0, gt=0, description="silence after which another upload of a task takes over")
+    tls_handshake_s: float = Field(10.0, gt=0, description="time for a TLS hand-shake")
     callback_networks: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="private networks (CIDR, comma-separated) to which webhooks may go"
     )

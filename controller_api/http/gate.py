@@ -12,10 +12,9 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.errors import (
-    BodyTooSlow,
     FederationError,
     Forbidden,
     MethodNotAllowed,
@@ -26,11 +25,11 @@ from services.errors import (
 )
 from services.weights import MEDIA_TYPE
 
-from ..clock import Clock
 from ..problems import Endpoint, answered, problem
 from ..runtime import Metrics
 from ..settings import Settings
 from ..tokens import Identity, Role, Tokens
+from ..transport import Incoming, Pace
 
 ANYONE: frozenset[Role] = frozenset()
 OPERATOR: frozenset[Role] = frozenset({"operator"})
@@ -139,17 +138,18 @@ class Gate:
         metrics: Metrics,
         check_known: Callable[[Mapping[str, str], Identity], None],
         hot: Mapping[tuple[str, str], Endpoint],
-        clock: Clock,
+        pace: Pace,
     ) -> None:
         """`check_known` raises Forbidden or NotFound for a task, learner or run of a path's parameters. `hot` are
-        endpoints by method and template that are called from here: the framework's layers cost more than they do."""
+        endpoints by method and template that are called from here: the framework's layers cost more than they do.
+        `pace` is that of all bodies."""
         self._app = app
         self._hot = hot
         self._check_known = check_known
         self._settings = settings
         self._tokens = tokens
         self._metrics = metrics
-        self._clock = clock
+        self._pace = pace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the module."""
@@ -167,15 +167,26 @@ class Gate:
             return
         if scope["method"] == "HEAD" and template not in OWN_HEAD:
             scope = {**scope, "method": "GET"}
-        bounded = body.reader(receive) if body else receive
-        if endpoint := self._hot.get((scope["method"], template)):
-            scope["path_params"] = found[1] if found else {}
-            response = await answered(endpoint, Request(scope, bounded))
-            await response(scope, receive, counted)
-        else:
-            await self._app(scope, bounded, counted)
+        if body is None:
+            await self._pass(scope, receive, receive, counted, found)
+            return
+        scope["state"]["incoming"] = body
+        try:
+            await self._pass(scope, body.reader(receive), receive, counted, found)
+        finally:
+            body.end()
 
-    def _judge(self, scope: Scope, found: Any) -> _Body | None:
+    async def _pass(self, scope: Scope, bounded: Receive, receive: Receive, send: Send, found: Any) -> None:
+        """What was let in, to its endpoint, which reads its body by `bounded`."""
+        template, parameters = found[:2]
+        if endpoint := self._hot.get((scope["method"], template)):
+            scope["path_params"] = parameters
+            response = await answered(endpoint, Request(scope, bounded))
+            await response(scope, receive, send)
+        else:
+            await self._app(scope, bounded, send)
+
+    def _judge(self, scope: Scope, found: Any) -> Incoming | None:
         """Raise what the caller did wrong, in the contract's order; returns how its body is to be read."""
         if found is None:
             raise NotFound("there is no such path; see /docs")
@@ -198,7 +209,7 @@ class Gate:
             self._check_known(parameters, identity)
         return self._judge_body(headers, policy)
 
-    def _judge_body(self, headers: Headers, policy: Policy) -> _Body:
+    def _judge_body(self, headers: Headers, policy: Policy) -> Incoming:
         limit = policy.limit(self._settings)
         declared = headers.get("content-length")
         if declared is not None and not re.fullmatch("[0-9]{1,18}", declared):
@@ -215,40 +226,8 @@ class Gate:
             raise UnsupportedMediaType(
                 f"send Content-Type {accepted}, not {media or 'none'}", expected=list(policy.media), got=media
             )
-        return _Body(limit, self._settings.body_timeout_s, self._clock)
+        return Incoming(self._pace, None if declared is None else int(declared), limit)
 
 
 def _has_body(headers: Headers) -> bool:
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-
-
-class _Body:
-    """Reads a body within its limits, whatever was declared."""
-
-    def __init__(self, limit: int, silence_s: float, clock: Clock) -> None:
-        self._clock = clock
-        self._limit = limit
-        self._silence_s = silence_s
-        self._read = 0
-        self._complete = False
-
-    def reader(self, receive: Receive) -> Receive:
-        """`receive` that raises TooLarge and BodyTooSlow."""
-
-        async def limited() -> Message:
-            if self._complete:
-                return await receive()
-            started = self._clock.ran()
-            try:
-                async with self._clock.timeout(self._silence_s):
-                    message = await receive()
-            except TimeoutError:
-                waited = round(self._clock.ran() - started)
-                raise BodyTooSlow(f"nothing came for {waited} s: send the body again", limit=self._silence_s) from None
-            self._read += len(message.get("body", b""))
-            if self._read > self._limit:
-                raise TooLarge(f"the body is longer than the limit of {self._limit} bytes", limit=self._limit)
-            self._complete = not message.get("more_body", False)
-            return message
-
-        return limited

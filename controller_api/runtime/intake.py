@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
@@ -15,7 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from services import messages as m
 from services.encoding import decode_update
@@ -39,13 +40,16 @@ from services.weights import (
 )
 
 from ..problems import from_validation
-from ..transport import INLINE, collect, receive
+from ..transport import INLINE, collect, incoming_of, receive
 from .runtime import Runtime
 
 T = TypeVar("T")
 Change = Callable[[Sequence[Tensor]], tuple[m.Transformed, ...]]  # changes an update's tensors in place
 FIRST_MODEL = Expected()
 WALKED_INLINE = 1 << 14  # bytes that are walked value by value on the event loop, in a few milliseconds
+SPARSE = 4  # a value and its index have at most so many times the bytes of the model's value
+MOST = ", the most that a result of this task can have"
+OPERATOR = "operator"  # in whose name models have a slot
 READ_INLINE = 1 << 22  # bytes that are only read once on the event loop, in less than a millisecond
 
 
@@ -152,32 +156,48 @@ async def take_model(runtime: Runtime, request: Request, digest: str) -> None:
 async def body_of(runtime: Runtime, request: Request, task: Assignment | None = None) -> AsyncIterator[memoryview]:
     """The whole body, until it is dealt with; only so many large ones at once, the others wait in their sockets.
 
-    Of a large result that is cut, what came is kept, to be resumed. Raises ClientDisconnect.
+    Of a task one result comes at a time. Of a large one that is cut, what came is kept, to be resumed. Raises
+    ClientDisconnect, BodyTooSlow, TooLarge.
     """
-    declared = request.headers.get("content-length")
-    if declared is not None and int(declared) <= INLINE:
-        body = await _read(request, int(declared))
-        grows = task is not None and unfolded(task, len(body)) > INLINE
-        async with runtime.slots if grows else nullcontext():
-            yield body
-        return
-    async with runtime.slots:
-        if declared is None:
-            yield await collect(request)
-        elif task is None or task.outcome is not None:
-            yield await _read(request, int(declared))
-        else:
-            upload = runtime.uploads.begin(task.id, int(declared))
-            if not await upload.fill(request, 0, int(declared)):
-                raise ClientDisconnect
-            with runtime.uploads.whole(task.id, upload) as body:
+    incoming = incoming_of(request)
+    learner = OPERATOR if task is None else task.learner_id
+    size = incoming.size
+    if task is not None:
+        incoming.narrow(most_bytes(runtime, task), MOST)
+    async with nullcontext() if task is None else runtime.uploads.turn(task.id, incoming):
+        if size is not None and size <= INLINE:
+            body = await _read(request, size)
+            grows = task is not None and unfolded(task, size) > INLINE
+            async with runtime.slots.slot(learner, incoming) if grows else nullcontext():
                 yield body
+            return
+        async with runtime.slots.slot(learner, incoming):
+            if size is None:
+                yield await collect(request)
+            elif task is None or task.outcome is not None:
+                yield await _read(request, size)
+            else:
+                upload = runtime.uploads.begin(task.id, size)
+                await upload.fill(request, size)
+                with runtime.uploads.whole(task.id, upload) as body:
+                    yield body
+
+
+def most_bytes(runtime: Runtime, task: Assignment) -> int:
+    """Bytes that weights can have as the result of a task: its model's and its inputs', and as many more as a JSON
+    body may have, for what is told beside them."""
+    limit = runtime.settings.max_model_bytes
+    if task.model is None:
+        return limit
+    encoding = runtime.federation.runs[task.run_id].config.encoding
+    share = max(1.0, SPARSE * encoding.topk_ratio) if task.up == "topk" else 1.0
+    tensors = math.ceil(task.model.size * share) + sum(info.size for info in task.inputs.values())
+    return min(limit, tensors + runtime.settings.max_json_bytes)
 
 
 async def _read(request: Request, size: int) -> memoryview:
     body = allocate(size)
-    if await receive(request, body, asyncio.get_running_loop().create_future()) != size:
-        raise ClientDisconnect
+    await receive(request, body)
     return body
 
 

@@ -30,7 +30,7 @@ from ..clock import TICK_S, Clock
 from ..durability import Folder, Models, StoreCalls, Writer
 from ..settings import Settings
 from ..tokens import hashed, new_token, new_webhook_secret
-from ..transport import Uploads
+from ..transport import Pace, Rules, Slots, Uploads
 from ..webhooks import Webhooks
 from .events import EventLog, tell
 from .metrics import Metrics
@@ -66,7 +66,8 @@ class Runtime:
         self.metrics = metrics
         self.clock = Clock()
         self._moved_by_s, self._written_s = 0.0, 0.0  # stalls by which deadlines are moved; and were when written down
-        self.slots = asyncio.Semaphore(settings.upload_slots)
+        self.slots = Slots(settings.upload_slots)
+        self.pace = Pace(Rules.of(settings), self.slots)
         self.uploads = Uploads(settings.upload_slots, self.clock)
         self.walking = asyncio.Lock()  # of documents whose values are read one by one
         self.stopped = asyncio.Event()  # the process may end

@@ -2,14 +2,14 @@
 
 On top of the stock class, for plain connections, an app finds in `scope["extensions"]`:
 
-- `metis.receive_into`: `await receive_into(buffer, interrupt)` lets the socket write the rest of a body of declared
-  length straight into `buffer` (an asyncio.BufferedProtocol takes the connection over for that long) and gives the
-  number of bytes that came: fewer when the peer left, or when the future `interrupt` was done before;
+- `metis.receive_into`: `await receive_into(buffer, body)` lets the socket write a body of declared length straight into
+  `buffer` (an asyncio.BufferedProtocol takes the connection over for that long); `body.came` are the bytes that came:
+  fewer when the peer left, or when `body` was stopped, whose error is raised then;
 - `metis.gone`: `gone()` gives a future that is done once the peer has left;
 - `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
 
-It also bounds what the stock class does not: the head of a request in size and time, a body and an answer in rate. The
-`Clock` of these times is the app's, `clock` in the state that its lifespan gives.
+It also bounds what the stock class does not: the head of a request in size and time, an answer in rate. The `Clock` of
+these times is the app's, `clock` in the state that its lifespan gives.
 It uses uvicorn's internals, so uvicorn is pinned; `tests/controller_api/transport/test_protocol.py` runs the same
 requests through this class and the stock one.
 """
@@ -33,6 +33,7 @@ from ..clock import Clock, Timer
 from ..futures import complete
 from ..problems import body_of, status_of
 from . import protocol as near
+from .incoming import Incoming
 from .receiver import PIECE, Reader, Sink, Watch
 
 HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
@@ -40,6 +41,7 @@ HEAD_FIELDS = 100  # most header fields
 LINGER_S = 1.0  # after a refusal the rest is read and dropped for so long (RFC 9112, section 9.6)
 LINGER_BYTES = 4 * HEAD_BYTES  # and no more than that
 HEAD_S = 10.0  # a head must be there after so long
+REST_S = 60.0  # and so must what is left of a body that was answered already, which is dropped as it comes
 
 
 class Flag(asyncio.Event):
@@ -61,7 +63,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         self._clock: Clock = self.app_state.get("clock") or Clock()
         self._head_size = 0
         self._head_open = False  # bytes of a head have come, its end has not
-        self._head_timer: Timer | asyncio.TimerHandle | None = None
+        self._head_timer: Timer | asyncio.TimerHandle | None = None  # or for the rest of a body that was answered
         self._refused = False
         self._gone: asyncio.Future[None] | None = None  # done once the peer is
 
@@ -120,7 +122,14 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """See HttpToolsProtocol."""
         if not self._refused:
+            self._disarm_head_timer()
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """See HttpToolsProtocol."""
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(REST_S, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets a problem document too."""
@@ -191,38 +200,32 @@ class ZeroCopyProtocol(HttpToolsProtocol):
                 complete(self._gone)
         return self._gone
 
-    async def receive_into(
-        self, cycle: RequestResponseCycle, buffer: memoryview, interrupt: asyncio.Future[None]
-    ) -> int:
-        """Fill `buffer` with the rest of the body; raises BodyTooSlow (`got`: the bytes that came)."""
+    async def receive_into(self, cycle: RequestResponseCycle, buffer: memoryview, body: Incoming) -> None:
+        """Fill `buffer` with the body; raises what it was stopped by."""
         came = len(cycle.body)
         if came > len(buffer):
             raise NotParseable("the body is longer than it was declared")
         buffer[:came] = cycle.body
         cycle.body = bytearray()
+        body.came = came
         if not cycle.more_body or cycle.disconnected:
-            return came
+            return
         if cycle.waiting_for_100_continue:
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
         self.flow.pause_reading()
-        sink = Sink(self, self._reader, buffer, came)
+        sink = Sink(self, self._reader, buffer, body)
         self.transport.set_protocol(sink)
         self.flow.resume_reading()
-        watch = Watch(self._clock, lambda: sink.position, sink.give_up)
-        interrupt.add_done_callback(sink.interrupted)
         try:
-            await sink.done
+            await body.wait(lambda: sink.done)
         finally:
-            watch.cancel()
-            interrupt.remove_done_callback(sink.interrupted)
             sink.detach()
-        if sink.position < len(buffer):
-            return sink.position
+        if body.came < len(buffer):
+            return
         self.parser = httptools.HttpRequestParser(self)  # the old one never saw this body: begin anew for keep-alive
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         cycle.more_body = False
-        return len(buffer)
 
     async def zero_copy_send(self, cycle: RequestResponseCycle, message: Any) -> None:
         """A part of a file as the (rest of the) answer's body."""
@@ -295,9 +298,9 @@ class Extended:
         sent: Awaitable[None] = self._send(message)
         return sent
 
-    def receive_into(self, buffer: memoryview, interrupt: asyncio.Future[None]) -> Awaitable[int]:
+    def receive_into(self, buffer: memoryview, body: Incoming) -> Awaitable[None]:
         """See the module."""
-        return self._http.receive_into(self._cycle, buffer, interrupt)
+        return self._http.receive_into(self._cycle, buffer, body)
 
 
 NEAR_S = 200e-6  # round-trip time of a peer on this machine, at most

@@ -11,14 +11,13 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from services.errors import BodyTooSlow
-
 from ..clock import Clock
 from ..futures import complete
+from .incoming import Incoming
 
 HEAD_PIECE = 1 << 13  # bytes in one system call while a head is read
 PIECE = 1 << 20  # bytes in one system call: larger gains nothing, and others get their turn
-STALL_S = 30.0  # a transfer that moves less than SLOWEST · STALL_S in this time is given up
+STALL_S = 30.0  # an answer that moves less than SLOWEST · STALL_S in this time is given up
 SLOWEST = 1024  # bytes per second
 
 
@@ -63,11 +62,11 @@ class Sink(asyncio.BufferedProtocol):
     """Has the connection for the length of one body: the socket writes into `buffer`, nothing else does."""
 
     def __init__(
-        self, http: HttpToolsProtocol, reader: asyncio.BaseProtocol, buffer: memoryview, position: int
+        self, http: HttpToolsProtocol, reader: asyncio.BaseProtocol, buffer: memoryview, body: Incoming
     ) -> None:
-        """`reader` gets the connection back; `position`: bytes of `buffer` that are there already."""
-        self.position = position
+        """`reader` gets the connection back; what came of `body` is in `buffer` already."""
         self.done: asyncio.Future[None] = http.loop.create_future()
+        self._body = body
         self._http = http
         self._reader = reader
         self._buffer = buffer
@@ -76,24 +75,15 @@ class Sink(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """See asyncio.BufferedProtocol."""
-        return self._buffer[self.position : self.position + PIECE]
+        came = self._body.came
+        return self._buffer[came : came + PIECE]
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio.BufferedProtocol."""
-        self.position += nbytes
-        if self.position == self._size:
+        self._body.came += nbytes
+        if self._body.came == self._size:
             self._hand_back()
             complete(self.done)
-
-    def give_up(self) -> None:
-        """The body came too slowly."""
-        if not self.done.done():
-            told = f"{self.position} of {self._size} bytes came, then too few for {STALL_S:g} s"
-            self.done.set_exception(BodyTooSlow(told, expected=self._size, got=self.position))
-
-    def interrupted(self, _: object = None) -> None:
-        """Somebody else will go on with this body, or nobody can."""
-        complete(self.done)
 
     def detach(self) -> None:
         """Whatever ended the wait: not a byte more goes into the buffer. An unfinished body ends its connection."""
@@ -125,7 +115,7 @@ class Sink(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         self._let_go()
-        self.interrupted()
+        complete(self.done)
         self._http.connection_lost(exc)
 
 

@@ -1,4 +1,5 @@
-"""Uploads that may be resumed after a cut (IETF draft-ietf-httpbis-resumable-upload): what came is kept a while.
+"""Results on their way: one upload of a task at a time, and what came of one that was cut, kept a while to be resumed
+(IETF draft-ietf-httpbis-resumable-upload).
 
 The upload resource is the result's own path, so its address is known and no 104 is needed.
 """
@@ -6,17 +7,18 @@ The upload resource is the result's own path, so its address is known and no 104
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from starlette.requests import Request
 
-from services.errors import BodyTooSlow, UploadOffset
+from services.errors import UploadOffset
 from services.weights import allocate
 
 from ..clock import Clock
 from .bodies import receive
+from .incoming import Incoming, incoming_of
 
 KEPT_S = 600.0  # how long an unfinished upload waits for its client
 
@@ -30,64 +32,34 @@ class Upload:
         self.have = 0
         self.touched = clock.ran()
         self.over = False  # it was dealt with
-        self._interrupt: asyncio.Future[None] | None = None  # of whoever reads now
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.read = False  # somebody reads into the buffer now, or deals with what is in it
 
-    @property
-    def read(self) -> bool:
-        """Whether somebody reads into the buffer now, or deals with what is in it."""
-        return not self._idle.is_set()
-
-    def interrupt(self) -> None:
-        """Whoever reads into the buffer now is to stop: nobody wants it, or another connection goes on."""
-        if self._interrupt is not None and not self._interrupt.done():
-            self._interrupt.set_result(None)
-
-    def check(self, offset: int) -> None:
-        """Raise UploadOffset unless what comes next begins at `offset`."""
-        if self.over or self.have != offset:
-            raise _wrong(0 if self.over else self.have, offset)
-
-    async def take_over(self) -> None:
-        """Stop whoever reads into the buffer now, perhaps on a connection that is half-dead; what came counts.
-
-        When it is dealt with already, wait for what comes of it.
-        """
-        while self.read:  # of several who wait for that one goes on: the next stops it in turn
-            self.interrupt()
-            await self._idle.wait()
-
-    async def fill(self, request: Request, start: int, count: int) -> bool:
-        """Append a body of `count` bytes at `start`; whether all of it came. What came of a cut one is kept.
-
-        Raises UploadOffset when another connection has gone on meanwhile.
-        """
-        await self.take_over()
-        self.check(start)
-        self._idle.clear()
-        self._interrupt = asyncio.get_running_loop().create_future()
-        came = 0
+    async def fill(self, request: Request, count: int) -> None:
+        """Append a body of `count` bytes. What came of a cut one is kept. Raises what `receive` raises."""
+        self.read = True
         try:
-            came = await receive(request, self.buffer[self.have : self.have + count], self._interrupt)
-        except BodyTooSlow as error:
-            came = error.values.get("got", 0)
-            raise
+            await receive(request, self.buffer[self.have : self.have + count])
         finally:
-            self.have += came
+            self.have += min(incoming_of(request).came, count)
             self.touched = self._clock.ran()
-            self._idle.set()
-        return came == count
+            self.read = False
 
     @contextmanager
     def dealt_with(self) -> Iterator[memoryview]:
-        """The whole, for the one who deals with it; nobody else gets it meanwhile or afterwards."""
-        self._idle.clear()
+        """The whole, for the one who deals with it; nobody goes on with it afterwards."""
+        self.read = True
         try:
             yield self.buffer
         finally:
-            self.over = True
-            self._idle.set()
+            self.over, self.read = True, False
+
+
+class Sender:
+    """A connection on which the result of a task is sent, or waits to be."""
+
+    def __init__(self, body: Incoming) -> None:
+        self.body = body
+        self.ended = asyncio.Event()
 
 
 class Uploads:
@@ -100,6 +72,38 @@ class Uploads:
         self._most = most
         self._clock = clock or Clock()
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._senders: dict[str, deque[Sender]] = {}  # by task; the first one sends
+
+    @asynccontextmanager
+    async def turn(self, task_id: str, body: Incoming) -> AsyncIterator[None]:
+        """Be the only one who sends the result of a task. Others of it wait unread, in the order in which they came,
+        until the one before has ended, or sends nothing while they wait (Rules.takeover_s)."""
+        senders = self._senders.setdefault(task_id, deque())
+        own = Sender(body)
+        senders.append(own)
+        try:
+            while (first := senders[0]) is not own:
+                first.body.waited_for += 1
+                try:
+                    await body.wait(first.ended.wait)
+                finally:
+                    first.body.waited_for -= 1
+            yield
+        finally:
+            senders.remove(own)
+            own.ended.set()
+            if not senders:
+                del self._senders[task_id]
+
+    async def settle(self, task_id: str) -> None:
+        """Stop whoever sends the result of a task, perhaps on a connection that is half-dead; what came counts.
+
+        When it is dealt with already, wait for what comes of it.
+        """
+        if senders := self._senders.get(task_id):
+            first = senders[0]
+            first.body.stop("another connection asked how much of this result is here, to go on with it")
+            await first.ended.wait()
 
     def begin(self, task_id: str, length: int) -> Upload:
         """A new upload, in the place of an earlier one of the same task."""
@@ -117,24 +121,27 @@ class Uploads:
         """The unfinished upload of a task."""
         return self._uploads.get(task_id)
 
-    async def resume(self, task_id: str, offset: int) -> Upload:
+    def resume(self, task_id: str, offset: int) -> Upload:
         """The upload that goes on at `offset`; raises UploadOffset when it does not."""
         upload = self._uploads.get(task_id)
-        if upload is not None:
-            await upload.take_over()
-            upload.check(offset)
+        if upload is not None and not upload.over and upload.have == offset:
             return upload
-        raise _wrong(0, offset)
+        have = 0 if upload is None or upload.over else upload.have
+        raise UploadOffset(
+            f"the upload has {have} bytes; go on there (HEAD tells), or PUT the whole body",
+            expected=have,
+            got=offset,
+            headers={"Upload-Offset": str(have)},
+        )
 
     @contextmanager
     def whole(self, task_id: str, upload: Upload) -> Iterator[memoryview]:
-        """All of an upload while it is dealt with; it is then forgotten. Another of its task that is read goes on."""
+        """All of an upload while it is dealt with; it is then forgotten."""
         try:
             with upload.dealt_with() as body:
                 yield body
         finally:
-            found = self._uploads.get(task_id)
-            if found is upload or (found is not None and not found.read):
+            if self._uploads.get(task_id) is upload:
                 del self._uploads[task_id]
 
     def keep(self, wanted: Callable[[str], bool]) -> None:
@@ -143,15 +150,7 @@ class Uploads:
             del self._uploads[task_id]
 
     def end(self, task_id: str) -> None:
-        """Forget an upload; whoever reads it stops."""
-        if upload := self._uploads.pop(task_id, None):
-            upload.interrupt()
-
-
-def _wrong(have: int, offset: int) -> UploadOffset:
-    return UploadOffset(
-        f"the upload has {have} bytes; go on there (HEAD tells), or PUT the whole body",
-        expected=have,
-        got=offset,
-        headers={"Upload-Offset": str(have)},
-    )
+        """Forget an upload; whoever sends it stops."""
+        self._uploads.pop(task_id, None)
+        if senders := self._senders.get(task_id):
+            senders[0].body.stop("this upload was ended by DELETE")

@@ -248,8 +248,9 @@ def test_limits() -> None:
     assert shown["a long poll"] == f"{hot.MAX_WAIT_S:g} s"
     assert shown["head of a request"] == f"{zero_copy.HEAD_BYTES >> 10} KiB in {zero_copy.HEAD_FIELDS} fields"
     assert shown["time for a head"] == f"{zero_copy.HEAD_S:g} s"
+    assert shown["time for what is left of a body that was answered unread"] == f"{zero_copy.REST_S:g} s"
     slowest = receiving.SLOWEST * receiving.STALL_S / 1024
-    assert shown["slowness of a large transfer"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
+    assert shown["slowness of a download"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
     assert shown["runs remembered"] == str(runs.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
     assert shown["events of progress kept"] == f"{event_log.FLEETING_KEPT:,}"

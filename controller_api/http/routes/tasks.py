@@ -11,7 +11,7 @@ import math
 import re
 
 from pydantic import ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,7 +19,8 @@ from services import messages as m
 from services.errors import NotParseable, TooLarge
 
 from ...problems import from_validation
-from ...runtime import Runtime, intake
+from ...runtime import intake
+from ...transport import incoming_of
 from .request import caller, json_response, runtime_of
 
 MAX_WAIT_S = 60.0
@@ -75,14 +76,13 @@ async def offset(request: Request) -> Response:
     """HEAD: how much of the result is here."""
     runtime, task_id = runtime_of(request), request.path_params["task_id"]
     task = runtime.check_task(task_id, caller(request).learner)
-    upload = runtime.uploads.find(task_id)
     headers = {"Cache-Control": "no-store", "Upload-Limit": f"max-size={runtime.settings.max_model_bytes}"}
-    if upload is not None:
-        await upload.take_over()
+    await runtime.uploads.settle(task_id)
+    upload = runtime.uploads.find(task_id)
     if task.outcome is not None:
         await runtime.kept()
         headers |= _headers(task.outcome.size, COMPLETE, task.outcome.size)
-    elif upload is not None and not upload.over:
+    elif upload is not None:
         headers |= _headers(upload.have, PARTIAL, len(upload.buffer))
     else:
         headers |= _headers(0, PARTIAL, None)
@@ -94,25 +94,24 @@ async def append(request: Request) -> Response:
     runtime, task_id = runtime_of(request), request.path_params["task_id"]
     task = runtime.check_task(task_id, caller(request).learner)
     start, last, count = _number(request, "upload-offset"), _is_last(request), _number(request, "content-length", 0)
-    if task.outcome is not None and start == task.outcome.size and count == 0:
-        await runtime.kept()
-        return json_response(task.receipt, 200)
-    if start == 0 and runtime.uploads.find(task_id) is None:
-        length = count if last else _number(request, "upload-length")
-        _check_length(runtime, length)
-        runtime.uploads.begin(task_id, length)
-    upload = await runtime.uploads.resume(task_id, start)
-    if start + count > len(upload.buffer) or (last and start + count != len(upload.buffer)):
-        raise TooLarge(
-            f"the upload was said to have {len(upload.buffer)} bytes", expected=len(upload.buffer), got=start + count
-        )
-    async with runtime.slots:
-        if not await upload.fill(request, start, count):
-            raise ClientDisconnect
-        if not last:
-            return Response(status_code=204, headers=_headers(upload.have, PARTIAL, len(upload.buffer)))
-        with runtime.uploads.whole(task_id, upload) as body:  # taken or refused: what comes next begins anew
-            receipt, taken = await intake.take_body(runtime, task, body)
+    async with runtime.uploads.turn(task_id, incoming_of(request)):
+        if task.outcome is not None and start == task.outcome.size and count == 0:
+            await runtime.kept()
+            return json_response(task.receipt, 200)
+        if start == 0 and runtime.uploads.find(task_id) is None:
+            length = count if last else _number(request, "upload-length")
+            _check_length(intake.most_bytes(runtime, task), length)
+            runtime.uploads.begin(task_id, length)
+        upload = runtime.uploads.resume(task_id, start)
+        size = len(upload.buffer)
+        if start + count > size or (last and start + count != size):
+            raise TooLarge(f"the upload was said to have {size} bytes", expected=size, got=start + count)
+        async with runtime.slots.slot(task.learner_id, incoming_of(request)):
+            await upload.fill(request, count)
+            if not last:
+                return Response(status_code=204, headers=_headers(upload.have, PARTIAL, size))
+            with runtime.uploads.whole(task_id, upload) as body:  # taken or refused: what comes next begins anew
+                receipt, taken = await intake.take_body(runtime, task, body)
     return json_response(receipt, 201 if taken else 200, _headers(upload.have, COMPLETE, upload.have))
 
 
@@ -166,10 +165,9 @@ def _is_last(request: Request) -> bool:
     return text == COMPLETE
 
 
-def _check_length(runtime: Runtime, length: int) -> None:
-    limit = runtime.settings.max_model_bytes
+def _check_length(limit: int, length: int) -> None:
     if length > limit:
-        raise TooLarge(f"the upload has {length} bytes, the limit is {limit}", limit=limit, got=length)
+        raise TooLarge(f"the upload has {length} bytes, the limit is {limit}{intake.MOST}", limit=limit, got=length)
 
 
 ROUTES = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from controller_api.runtime import Runtime
+from controller_api.transport import Incoming
 from tests.conftest import InProcess
 from tests.controller_api.driving import Member, digest_of, document, join, model, problem, seen, tensor
 
@@ -207,15 +210,36 @@ async def test_a_small_body_that_becomes_a_large_update_waits_for_a_slot(control
     assert task["encoding"] == {"up": "topk", "topk_ratio": 0.01}
     sparse = {"encoding": "topk", "delta": True, "indices": b"\1\0\0\0", "data": np.float32(7).tobytes()}
     body = document({"name": "0", "dtype": "float32", "shape": [100_000], **sparse})
-    for _ in range(runtime.settings.upload_slots):
-        await runtime.slots.acquire()
-    sending = asyncio.create_task(anna.put(task, body))
-    for _ in range(5):
-        assert (await controller.http.get("/healthz")).status_code == 200
-    assert not sending.done()
-    for _ in range(runtime.settings.upload_slots):
-        runtime.slots.release()
+    async with AsyncExitStack() as others:
+        for number in range(runtime.settings.upload_slots):
+            await others.enter_async_context(runtime.slots.slot(f"other {number}", Incoming(None, 0, 0)))
+        sending = asyncio.create_task(anna.put(task, body))
+        for _ in range(5):
+            assert (await controller.http.get("/healthz")).status_code == 200
+        assert not sending.done()
     assert (await sending).json()["size"] == len(body) < 200
     await anna.score(await anna.task(), accuracy=0.5)
     (weights,) = await final(controller.http)
     assert weights.tolist() == [0, 7] + [0] * 99_998
+
+
+async def test_a_sparse_update_in_chunks_may_be_larger_than_its_model(controller: InProcess) -> None:
+    """With `topk_ratio` 1 every element may come with its index: 4 MB for a model of 2 MB."""
+    count = 500_000
+    large = model(np.zeros(count, "<f4"))
+    anna = await join(controller.http, "anna", encodings=ALL)
+    await controller.http.put(f"/v1/models/{digest_of(large)}", content=large, headers=MSGPACK)
+    encoding = {"up": "topk", "topk_ratio": 1.0}
+    given = {"termination": {"federation_rounds": 1}, "initial_model": digest_of(large), "encoding": encoding}
+    await controller.http.post("/v1/runs", json=given)
+    sparse = {"encoding": "topk", "delta": True, "indices": np.arange(count, dtype="<u4").tobytes()}
+    whole = {"name": "0", "dtype": "float32", "shape": [count], **sparse, "data": np.ones(count, "<f4").tobytes()}
+    body = document(whole)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 1 << 18):
+            yield body[at : at + (1 << 18)]
+
+    path = f"/v1/tasks/{(await anna.task())['id']}/result"
+    answer = await anna.call("PUT", path, content=chunks(), headers=MSGPACK)
+    assert (answer.status_code, answer.json().get("size")) == (201, len(body)), answer.text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -111,6 +113,77 @@ async def test_another_connection_takes_a_half_dead_one_over() -> None:
             await dead.send(body[900_000:])  # too late: it goes nowhere
         await raw.send(patch(task, body[have:], have))
         assert (await raw.answer())[0] == 201
+        await client.close()
+
+
+@pytest.mark.parametrize("zero_copy", PATHS)
+async def test_a_second_upload_waits_unread_until_the_first_ends(zero_copy: bool) -> None:
+    """The first goes on, slowly, and counts; the second, the same, waits for that and is answered 200, another one is
+    409 `different-body`."""
+    async with serving(zero_copy) as server:
+        client, _, task = await training(server)
+        body, first, second, other = document(), *[await Raw.open(server) for _ in range(3)]
+        await first.send(put(task, body)[0] + body[:100_000])
+
+        async def came() -> bool:
+            upload = server.runtime.uploads.find(task)
+            return upload is not None and upload.read
+
+        await until(came)
+        sending = [asyncio.create_task(second.send(b"".join(put(task, body))))]
+        sending.append(asyncio.create_task(other.send(b"".join(put(task, document(0.25))))))
+        answers = [asyncio.create_task(one.answer()) for one in (second, other)]
+        for at in range(100_000, 1_000_000, 30_000):  # 3 s
+            await first.send(body[at : at + 30_000])
+            await asyncio.sleep(0.1)
+        assert not any(one.done() for one in answers)
+        await first.send(body[1_000_000:])
+        assert (await first.answer())[0] == 201
+        assert [(await one)[0] for one in answers] == [200, 409]
+        await asyncio.gather(*sending)
+        await client.close()
+
+
+@pytest.mark.parametrize("zero_copy", PATHS)
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_second_upload_takes_over_from_one_that_is_silent(zero_copy: bool, chunked: bool) -> None:
+    """After 2 s without a byte, not before; the silent one is told who took over, and what to do."""
+    async with serving(zero_copy) as server:
+        client, _, task = await training(server)
+        body, silent, second = document(), *[await Raw.open(server) for _ in range(2)]
+        head = put(task, body)[0]
+        if chunked:
+            head = head.replace(b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked")
+        await silent.send(head + (b"5\r\n" if chunked else b"") + body[:5] + (b"\r\n" if chunked else b""))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        await second.send(b"".join(put(task, body)))
+        assert (await second.answer())[0] == 201
+        assert 1.5 < time.monotonic() - began < 4
+        status, _, problem = await silent.answer()
+        assert status == 408
+        assert "another connection sends the result of this task: send it again" in json.loads(problem)["detail"]
+        await client.close()
+
+
+@pytest.mark.parametrize("zero_copy", PATHS)
+async def test_whoever_asks_how_much_is_here_stops_a_silent_upload_at_once(zero_copy: bool) -> None:
+    """HEAD on another connection, over the stock protocol too: 408 for the one that was read."""
+    async with serving(zero_copy) as server:
+        client, _, task = await training(server)
+        body, dead, raw = document(), *[await Raw.open(server) for _ in range(2)]
+        await dead.send(put(task, body)[0] + body[:30_000])
+
+        async def came() -> bool:
+            upload = server.runtime.uploads.find(task)
+            return upload is not None and upload.read
+
+        await until(came)
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(1):
+            assert (await offset_of(raw, task))[0] == 30_000
+            status, _, problem = await dead.answer()
+        assert (status, "asked how much" in json.loads(problem)["detail"]) == (408, True)
         await client.close()
 
 
