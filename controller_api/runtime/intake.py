@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from services import messages as m
 from services.encoding import decode_update
-from services.errors import DigestMismatch, MalformedUpdate, UnsupportedMediaType
+from services.errors import DigestMismatch, InvalidUpdate, MalformedUpdate, UnsupportedMediaType
 from services.federation import Assignment, Outcome, Plan, fingerprint_of
 from services.process import reach
 from services.transforms import transform
@@ -59,7 +59,11 @@ async def take_body(runtime: Runtime, task: Assignment, body: memoryview) -> tup
     reach("upload-whole")
     if task.kind == "evaluate":
         return await take_evaluation(runtime, task, body)
-    return await take_weights(runtime, task, body)
+    try:
+        return await take_weights(runtime, task, body)
+    except InvalidUpdate as error:
+        await runtime.refuse_update(task.id, error.detail)
+        raise
 
 
 async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:

@@ -149,6 +149,10 @@ class Runtime:
         """A learner leaves; its updates are erased once no round needs them."""
         await self._lasting(lambda: self.federation.leave(learner_id, self.now))
 
+    async def readmit(self, learner_id: str) -> m.Learner:
+        """A learner that was put aside gets tasks again."""
+        return self._shown(await self._lasting(lambda: self.federation.readmit(learner_id, self.now)))
+
     def heartbeat(self, learner_id: str, beat: m.Heartbeat) -> None:
         """Renew a lease."""
         self._changed(lambda: self.federation.heartbeat(learner_id, beat, self.now))
@@ -239,6 +243,11 @@ class Runtime:
     async def accept(self, task: Assignment, outcome: Outcome) -> tuple[m.Receipt, bool]:
         """Take a result that leaves nothing in the store: scores, or a replay."""
         return await self._lasting(lambda: self.federation.accept(task.id, outcome, self.now))
+
+    async def refuse_update(self, task_id: str, why: str) -> None:
+        """A learner's update was found to be invalid; a full disk does not hide from the learner what is wrong."""
+        with suppress(FederationError):
+            await self._lasting(lambda: self.federation.refuse(task_id, why, self.now))
 
     async def fail_task(self, task_id: str, learner_id: str | None, error: str) -> None:
         """A learner could not do a task."""

@@ -79,7 +79,8 @@ class Streaming:
             return False
         assert run.model is not None
         tasks, run.stream.arrived = run.stream.arrived[:wanted], run.stream.arrived[wanted:]
-        one = RoundState(run.round + 1, run.model, min(task.offered_at for task in tasks), now, wanted)
+        began = min(task.offered_at for task in tasks)
+        one = RoundState(run.round + 1, run.model, began, now, wanted, factor_cap=run.plan.factor_cap)
         one.train = {task.id: task for task in sorted(tasks, key=lambda task: (task.learner, task.round))}
         one.closed_by = f"{len(tasks)} update{'s' if len(tasks) > 1 else ''} arrived"
         one.state, one.learners = "aggregating", len(self._roster)

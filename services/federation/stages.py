@@ -19,6 +19,8 @@ from .roster import Member, Roster
 from .rounds import Assignment, RoundState
 from .run import RunState
 
+NAMED_ASIDE = 5  # learners that are named while others are waited for
+
 
 class Stages:
     """The moves of runs over one roster. `on_end(run)` is told when a run has ended."""
@@ -103,6 +105,11 @@ class Stages:
         gone = [one for one in self._roster if one.state == "lost" and "train" in one.request.kinds]
         return [Pending(one.name, True, now - one.last_seen) for one in sorted(gone, key=lambda one: -one.last_seen)]
 
+    def aside(self) -> list[str]:
+        """Learners that could train and were put aside, each with what lets it back; only some of many."""
+        names = sorted(one.name for one in self._roster if one.aside is not None and one.state == "active")
+        return [f"{name} (`metis readmit {name}`)" for name in names[:NAMED_ASIDE]] + ["…"] * (len(names) > NAMED_ASIDE)
+
     def wanted(self, run: RunState) -> int:
         """Learners that must be here: `min_learners` to begin with, later the quorum."""
         quorum = max(1, run.config.schedule.min_updates)
@@ -159,7 +166,8 @@ class Stages:
         """There is a model: evaluate model 0 if asked, wait for the operator if the run is driven by hand, go on."""
         if run.config.evaluation.initial and run.zeroth is None:
             assert run.model is not None
-            run.zeroth = RoundState(0, run.model, now, now, target=0, model=run.model)
+            cap = run.plan.factor_cap
+            run.zeroth = RoundState(0, run.model, now, now, target=0, factor_cap=cap, model=run.model)
             run.open.append(run.zeroth)
             self._offer_evaluation(run, run.zeroth, [one for one in self._roster if one.can("evaluate")], now)
             run.state = "evaluating"
@@ -184,7 +192,8 @@ class Stages:
         members = run.plan.selector.select(candidates, drawn, config.seed, run.round + 1)
         spent_ms = round((self._stopwatch() - started) * 1000, 3)
         deadline = now + config.schedule.round_deadline_s
-        one = RoundState(run.round + 1, run.model, now, deadline, min(target, len(members)), selection_ms=spent_ms)
+        wanted = min(target, len(members))
+        one = RoundState(run.round + 1, run.model, now, deadline, wanted, spent_ms, run.plan.factor_cap)
         run.begin(one)
         names = [candidate.name for candidate in members]
         text = f"round {one.number}: {len(names)} learners train ({', '.join(names[:5])}{' …' if names[5:] else ''})"

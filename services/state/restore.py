@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ..config import RunConfig, canonical
+from ..config import canonical, stored
 from ..errors import FederationError
-from ..federation import Assignment, Federation, Member, RoundState, RunState, newest, plan
+from ..federation import Assignment, Federation, Member, RoundState, RunState, plan, take_newest
 from ..messages import Learner
 from ..scheduling import streams
 from ..transforms import first_bounds
@@ -76,7 +76,7 @@ class _Reading:
 
     def run(self) -> tuple[RunState, tuple[str | None, str]]:
         """The run, and the idempotency key and fingerprint with which it was started."""
-        row, config = self._row, RunConfig.model_validate(self._row["config"])
+        row, config = self._row, stored(self._row["config"])
         text = canonical(self._row["config"])
         over = row["ended_at"] is not None  # it makes no more models, however many updates are kept
         lineage = 0 if over else self._federation.lineage_length
@@ -106,7 +106,9 @@ class _Reading:
         if streams(run.plan.scheduler):
             made = [one for one in run.rounds if one.model is not None]
             known = {member.id for member in self._federation.roster}
-            stream.newest = {key: share for one in made for key, share in newest(one) if key in known}
+            for one in made:
+                take_newest(stream.newest, one)
+            stream.newest = {key: share for key, share in stream.newest.items() if key in known}
 
     def _round(self, row: Mapping[str, Any]) -> RoundState:
         one = RoundState(**ROUND.load(row))

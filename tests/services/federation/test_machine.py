@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
 from services.federation import RunState
+from services.scaling import cap_factors
 from services.scheduling import streams
 from tests.services.fleet import dump
 from tests.services.machine import Commands
@@ -82,6 +83,21 @@ class FederationMachine(Commands):
                     assert task.model is None or task.model.digest in kept
                 assert (task.outcome is not None) == (task.state == "accepted")
             self._closed_rounds_are_closed(run)
+
+    @invariant()
+    def who_is_put_aside_has_no_task(self) -> None:
+        """And is no member of a round that has begun since."""
+        for member in self.federation.roster:
+            if member.aside is not None:
+                assert self.federation.offers.first(member.id) is None
+                assert member.refused >= 3
+
+    @invariant()
+    def no_factor_counts_more_than_its_cap(self) -> None:
+        """Of what was handed out."""
+        for job in self.jobs:
+            counts, others = [share.factor for share in job.shares], list(job.beside.values())
+            assert counts == cap_factors([share.reported for share in job.shares], job.plan.factor_cap, others)
 
     def _closed_rounds_are_closed(self, run: RunState) -> None:
         for one in run.rounds:
