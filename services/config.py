@@ -68,6 +68,9 @@ class Schedule(Part):
     max_staleness: int | None = Field(
         None, ge=0, description="Asynchronous: refuse updates of models that are more community models old"
     )
+    max_failed_rounds: int = Field(
+        3, ge=1, description="so many rounds in a row whose updates make no model (an overflow, say) end the run"
+    )
     factor_cap: Annotated[float, Field(ge=1)] | Literal["none"] = Field(
         1000.0,
         description="from three updates on, a scaling factor counts at most so many times the median of the others'"

@@ -205,6 +205,7 @@ class Round(Message):
     selected: list[str]
     completed: list[str]
     failed: dict[str, str] = Field(description="learner to reason")
+    failure: str | None = Field(None, description="why the updates made no model; the one before stays")
     capped: dict[str, Capped] = Field(default_factory=dict, description="by learner, scaling factors that were capped")
     closed_by: str | None = Field(None, description="why the round stopped waiting")
     started_at: str

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from services import messages as m
 from services.encoding import decode_update
 from services.errors import DigestMismatch, InvalidUpdate, MalformedUpdate, UnsupportedMediaType
-from services.federation import Assignment, Outcome, Plan, fingerprint_of
+from services.federation import Assignment, ModelInfo, Outcome, Plan, fingerprint_of
 from services.process import reach
 from services.transforms import transform
 from services.weights import (
@@ -31,6 +31,7 @@ from services.weights import (
     Spec,
     Tensor,
     allocate,
+    check_distance,
     check_extra,
     check_finite,
     check_metadata,
@@ -72,7 +73,7 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     if task.state == "accepted":  # a replay needs no second look
         return await runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
     if task.kind == "init":
-        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(body)))
+        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_first(body)))
         outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
@@ -82,12 +83,27 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     extras = {name: runtime.model(info.digest)[1].spec for name, info in task.inputs.items()}
     if layout.fits(body):
         inline = (INLINE if change else READ_INLINE) if layout.has_small_rest(body) else 0
-        outcome = await examine(size, lambda: check_fitting(body, layout, plan, change, extras), inline)
+        outcome, ordinary = await examine(size, lambda: check_fitting(body, layout, plan, change, extras), inline)
+        await check_near(runtime, task.model, body, ordinary)
         return await runtime.accept_update(task, body, outcome)
     model = await runtime.document(task.model.digest) if task.may_code else None
     work = partial(check_update, body, layout.spec, plan, task.up, model, change, extras)
-    outcome, update = await examine(unfolded(task, size), work)
+    outcome, update, ordinary = await examine(unfolded(task, size), work)
+    await check_near(runtime, task.model, update, ordinary)
     return await runtime.accept_update(task, update, outcome)
+
+
+async def check_near(runtime: Runtime, model: ModelInfo, update: Buffer, ordinary: bool) -> None:
+    """Raise InvalidUpdate for a plain update that is absurdly far from its model. Nearly always it is enough to know
+    that the numbers of both are of an `ordinary` size."""
+    known, (_, layout) = runtime.models.ordinary, runtime.model(model.digest)
+    if model.digest not in known:
+        document = await runtime.document(model.digest)
+        looked = await examine(len(document), lambda: layout.check_finite(document), READ_INLINE)
+        known[model.digest] = looked
+    if not (ordinary and known[model.digest]):
+        document = await runtime.document(model.digest)
+        await examine(len(document), lambda: check_distance(layout.read(update), layout.read(document)))
 
 
 async def transforming(runtime: Runtime, task: Assignment, layout: Layout) -> Change:
@@ -174,8 +190,9 @@ def check_update(
     model: memoryview | None = None,
     change: Change | None = None,
     extras: Mapping[str, Spec] = NO_EXTRAS,
-) -> tuple[Outcome, Buffer]:
-    """What an update tells, and its plain document, once it is found right; raises InvalidUpdate for what is wrong.
+) -> tuple[Outcome, Buffer, bool]:
+    """What an update tells, its plain document, and whether its numbers are of an ordinary size, once it is found
+    right; raises InvalidUpdate for what is wrong.
 
     With the document of the `model` that it was trained from it may be coded, as `up` or a difference. `change` is made
     to the document, which may be `body`. `extras` is what must stand beside its tensors.
@@ -184,10 +201,12 @@ def check_update(
     takes, base = (sorted({PLAIN, up}), wire.decode(model).arrays) if model is not None else ((), ())
     document, update = decode_update(body, spec, takes, base)
     changes = change(wire.decode(update, writable=True).tensors) if change else ()
-    check_finite(document.tensors)
+    ordinary = check_finite(document.tensors)
     check_extra(document.extra, extras)
     outcome = _outcome(fingerprint, body, document, plan, changes)
-    return (replace(outcome, stored=fingerprint_of(update)) if change or update is not body else outcome), update
+    if change or update is not body:
+        outcome = replace(outcome, stored=fingerprint_of(update))
+    return outcome, update, ordinary
 
 
 def check_fitting(
@@ -196,16 +215,16 @@ def check_fitting(
     plan: Plan,
     change: Change | None = None,
     extras: Mapping[str, Spec] = NO_EXTRAS,
-) -> Outcome:
+) -> tuple[Outcome, bool]:
     """The same for an update that is laid out like the model; `change` is made to `body`."""
     fingerprint = fingerprint_of(body)
     rest = layout.rest(body)
     changes = change(layout.read(body, writable=True)) if change else ()
-    layout.check_finite(body)
+    ordinary = layout.check_finite(body)
     document = rest or wire.decode(body)
     check_extra(document.extra, extras)
     outcome = _outcome(fingerprint, body, document, plan, changes)
-    return replace(outcome, stored=fingerprint_of(body)) if change else outcome
+    return (replace(outcome, stored=fingerprint_of(body)) if change else outcome), ordinary
 
 
 def _outcome(
@@ -215,7 +234,8 @@ def _outcome(
     plan.check_update(document.metadata, document.metrics)
     check_metadata(document.metadata)
     for group in document.extra.values():
-        check_finite(group)
+        if not check_finite(group):
+            check_distance(group)
     size = len(body)
     return Outcome(fingerprint, size, document.metrics, document.metadata, factor, transforms=changes)
 
@@ -227,6 +247,13 @@ def check_initial(body: memoryview) -> Document:
         raise MalformedUpdate("a model needs at least one tensor")
     check_metadata(document.metadata)
     check_finite(document.tensors)
+    return document
+
+
+def check_first(body: memoryview) -> Document:
+    """A learner's initial weights: others will train them."""
+    document = check_initial(body)
+    check_distance(document.tensors)
     return document
 
 

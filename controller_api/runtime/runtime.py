@@ -18,7 +18,7 @@ import structlog
 
 from services import messages as m
 from services.engine import Made, aggregate, store_model
-from services.errors import DiskFull, FederationError, UnknownModel
+from services.errors import AggregationFailed, DiskFull, FederationError, UnknownModel
 from services.federation import Aggregation, Assignment, Federation, Member, ModelInfo, Outcome, RunState
 from services.process import reach
 from services.state import Recorder
@@ -383,7 +383,11 @@ class Runtime:
             why = error.detail if isinstance(error, FederationError) else repr(error)
             if self.federation.active:  # else the run has ended meanwhile, and its models may be gone
                 log.error("aggregation failed", round=job.round, error=why, exc_info=not known)
-            self._changed(lambda: self.federation.aggregation_failed(job, why, self.now))
+            if isinstance(error, AggregationFailed):  # of these updates; others may do
+                self._changed(lambda: self.federation.round_failed(job, why, self.now))
+                await self._sweeper.sweep()
+            else:
+                self._changed(lambda: self.federation.aggregation_failed(job, why, self.now))
         else:
             await self._publish(job, made)
 

@@ -13,6 +13,7 @@ const TONES = {
   "factor-capped": "wait",
   "task-failed": "bad",
   "round-closed": "good",
+  "round-failed": "bad",
   "run-started": "busy",
   "run-ended": "busy",
 };
@@ -184,6 +185,7 @@ function members(known, round) {
   ];
   if (round.state !== "closed") parts.push(" ", el("small", {}, `${round.state} now`));
   else if (round.closed_by) parts.push(" ", el("small", {}, round.closed_by));
+  if (round.failure) parts.push(" ", el("small", {}, `no model, the one before stays: ${round.failure}`));
   for (const [learner, { factor, counts }] of Object.entries(round.capped ?? {}))
     parts.push(" ", el("small", {}, `${learner}'s factor ${number(factor)} counts as ${number(counts)}`));
   if (failed.length) {

@@ -22,7 +22,7 @@ from .view import View
 
 PER_SECOND = 8  # how often the screen is drawn
 FIXED_LINES = 10  # of the header, the borders and the prompt: what the two tables cannot use
-ALARMING = ("task-failed", "update-refused", "learner-lost", "learner-aside", "factor-capped")
+ALARMING = ("task-failed", "update-refused", "learner-lost", "learner-aside", "factor-capped", "round-failed")
 STYLES = {"active": "green", "lost": "red", "left": "dim"}
 
 
@@ -99,7 +99,7 @@ def header(view: View) -> Text:
 def bar(view: View, elapsed_s: float) -> RenderableType:
     """How much of the run is done: by rounds where their number is known."""
     total = view.run.config.termination.federation_rounds
-    done = len(view.closed)
+    done = sum(one.failure is None for one in view.closed)
     line = Table.grid(padding=(0, 1))
     line.add_row(
         ProgressBar(total=total, completed=done, width=40, pulse=total is None and not view.ended),

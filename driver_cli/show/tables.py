@@ -81,17 +81,22 @@ def rounds(run: m.Run, found: Sequence[m.Round]) -> str:
     closed = [one for one in found if one.state == "closed"]
     head, rows = rounds_cells(run.config, closed, {})
     stands = words.ending(run) if run.state in m.TERMINAL else _going_on(run)
-    return "\n\n".join([*([columns([head, *rows])] if rows else []), *capped(run.config, closed), stands])
+    return "\n\n".join([*([columns([head, *rows])] if rows else []), *remarks(run.config, closed), stands])
 
 
-def capped(config: RunConfig, found: Sequence[m.Round]) -> list[str]:
-    """A paragraph that names whose scaling factors were capped; none when nobody's was."""
-    lines = [
-        f"round {words.round_title(config, one.round)}: {words.capped(learner, factor)}"
-        for one in found
-        for learner, factor in one.capped.items()
+def remarks(config: RunConfig, found: Sequence[m.Round]) -> list[str]:
+    """Paragraphs that name rounds that made no model, and whose factors were capped; none when all was well."""
+    named = {
+        "rounds that failed:": [(one, words.failed(one)) for one in found if one.failure],
+        "scaling factors that were capped (schedule.factor_cap):": [
+            (one, words.capped(learner, factor)) for one in found for learner, factor in one.capped.items()
+        ],
+    }
+    return [
+        "\n".join([title, *(f"round {words.round_title(config, one.round)}: {text}" for one, text in lines)])
+        for title, lines in named.items()
+        if lines
     ]
-    return ["\n".join(["scaling factors that were capped (schedule.factor_cap):", *lines])] if lines else []
 
 
 def _run(run: m.Run, rounds_: Sequence[m.Round]) -> list[tuple[str, str]]:

@@ -30,7 +30,7 @@ from .roster import Member, Roster
 from .rounds import NO_STATES, Assignment, ModelInfo, Outcome, RoundState, States
 from .run import RunState
 from .runs import Runs, Uploaded
-from .shares import aggregation_of
+from .shares import aggregation_of, take_newest
 from .stages import Stages
 
 
@@ -330,6 +330,8 @@ class Federation:
             return
         one = run.rounds[job.round - 1]
         one.model, one.aggregation_ms = model, round(spent_s * 1000, 3)
+        if streams(run.plan.scheduler):
+            take_newest(run, one)
         self._release(one.accepted, run)
         run.previous, run.model = run.model, model
         run.aggregator_state, run.optimizer_state = states
@@ -345,8 +347,23 @@ class Federation:
         self.stages.evaluate(run, one, now)
         self._move_on(now)
 
+    def round_failed(self, job: Aggregation, error: str, now: float) -> None:
+        """The updates of a round make no model: the model and the states stay, and the run goes on with the next round,
+        unless so many have failed in a row. Ignored when the run has ended meanwhile."""
+        run = self.runs.get(job.run_id)
+        if run is None or run.over:
+            return
+        one = run.rounds[job.round - 1]
+        one.failure, one.bounds = error, run.bounds[-1]
+        run.bounds.append(one.bounds)
+        run.stream.left = run.stream.left or one.anew  # the rule did not begin anew
+        self._release(one.accepted, run)
+        self.changes.runs.add(run.id)
+        self.stages.fail_round(run, one, now)
+        self._move_on(now)
+
     def aggregation_failed(self, job: Aggregation, error: str, now: float) -> None:
-        """The updates of a round could not be combined: the run fails, saying why."""
+        """An aggregation could not be carried out: the run fails, saying why."""
         run = self.runs.get(job.run_id)
         if run is not None and not run.over:
             self.stages.end(run, "failed", f"round {job.round}: {error}", "failure", now)
@@ -404,7 +421,8 @@ class Federation:
                     run.stream.forget(task.learner_id)  # it left before its update was in a model
 
     def _ended(self, run: RunState, now: float) -> None:
-        self._release([task for one in run.rounds if one.model is None for task in one.accepted], run)
+        undone = [one for one in run.rounds if one.model is None and one.failure is None]
+        self._release([task for one in undone for task in one.accepted], run)
         self._release(run.stream.arrived, run)
         self._note_participants(run, now)
         self.runs.active = None

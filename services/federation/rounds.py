@@ -132,6 +132,7 @@ class RoundState:
     capped: dict[str, m.Capped] = field(default_factory=dict)  # by learner: factors that count as less than they are
     model: ModelInfo | None = None
     closed_by: str | None = None
+    failure: str | None = None  # why its updates made no model
     aggregation_ms: float | None = None
     evaluating_since: float | None = None
     evaluation_deadline: float = 0.0
@@ -191,6 +192,7 @@ class RoundState:
             selected=[task.learner for task in self.train.values()],
             completed=[task.learner for task in self.accepted],
             failed={t.learner: t.reason or t.state for t in self.train.values() if t.state in ("failed", "void")},
+            failure=self.failure,
             capped=self.capped,
             closed_by=self.closed_by,
             started_at=iso(self.started_at),

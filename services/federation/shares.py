@@ -25,8 +25,6 @@ def aggregation_of(run: RunState, one: RoundState) -> Aggregation:
     else:
         shares, state = [_share(task) for task in one.accepted], run.aggregator_state
     shares = _capped(shares, beside, one)
-    if streams(run.plan.scheduler):
-        take_newest(run.stream.newest, one)
     made = [before.states for before in run.rounds if before.model]
     rule, optimizer = made[-1] if made else NO_STATES
     return Aggregation(
@@ -73,7 +71,7 @@ def _capped(shares: Iterable[Share], beside: Mapping[str, float], one: RoundStat
     return capped
 
 
-def newest(one: RoundState) -> list[tuple[str, Share]]:
+def _newest(run: RunState, one: RoundState) -> list[tuple[str, Share]]:
     """The updates of which a community model of an asynchronous run is made, each with the id of its learner."""
     return [
         (
@@ -82,17 +80,18 @@ def newest(one: RoundState) -> list[tuple[str, Share]]:
                 share,
                 factor=one.counts(share.learner, share.reported),
                 trained_from=task.model,
-                staleness=one.number - task.round,
+                staleness=run.made(task.round, one.number),
             ),
         )
         for task, share in ((task, _share(task)) for task in one.train.values())
     ]
 
 
-def take_newest(known: dict[str, Share], one: RoundState) -> None:
+def take_newest(run: RunState, one: RoundState) -> None:
     """The updates of a community model become their learners' newest, by id, each with what it counts in the rule's
     state; where the rule began anew, those of all others count anew, too."""
-    known.update(newest(one))
+    known = run.stream.newest
+    known.update(_newest(run, one))
     if one.anew:
         for key, share in known.items():
             known[key] = replace(share, factor=one.counts(share.learner, share.reported))
@@ -105,13 +104,13 @@ def _of_stream(run: RunState, one: RoundState) -> tuple[list[Share], dict[str, f
     The updates are the ones that have come, with what the rule keeps of their learners, or everybody's newest; that
     also for a rule that keeps them when a learner left, without a state: it begins anew.
     """
-    stream, how, came = run.stream, arrivals(run.plan.aggregator), dict(newest(one))
+    stream, how, came = run.stream, arrivals(run.plan.aggregator), dict(_newest(run, one))
     keeps = keeps_previous(run.plan.aggregator)
     one.anew = anew = keeps and stream.left
     if anew or (how is not None and how.everybody):
         stream.left = False
         everybody = [replace(each, trained_from=None, staleness=0) for each in {**stream.newest, **came}.values()]
         return sorted(everybody, key=lambda each: each.learner), {}, None if anew else run.aggregator_state
-    shares = [replace(new, previous=stream.newest.get(key)) if keeps else new for key, new in newest(one)]
+    shares = [replace(new, previous=stream.newest.get(key)) if keeps else new for key, new in _newest(run, one)]
     others = [each for key, each in stream.newest.items() if keeps and key not in came]
     return shares, {each.learner: each.reported for each in others}, run.aggregator_state

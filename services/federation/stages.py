@@ -89,6 +89,23 @@ class Stages:
         if members:
             self._emit(run, now, "run-state", run.state, state=run.state)
 
+    def fail_round(self, run: RunState, one: RoundState, now: float) -> None:
+        """A round's updates made no model: go on with the next one, or end the run when too many failed in a row."""
+        failures, most = run.failures, run.config.schedule.max_failed_rounds
+        one.state, one.completed_at = "closed", now
+        run.open.remove(one)
+        going = f"the model stays as it was, the run goes on ({failures} of {most} in a row that end it)"
+        text = f"round {one.number} failed: {one.failure}" + (f"; {going}" if failures < most else "")
+        self._emit(run, now, "round-failed", text, one.number, reason=one.failure)
+        self._tell_closed(run, one, now)
+        if failures >= most:
+            reason = f"round {one.number}: {one.failure}"
+            if failures > 1:
+                reason = f"{failures} rounds in a row made no model (schedule.max_failed_rounds), the last one {reason}"
+            self.end(run, "failed", reason, "failure", now)
+        elif not streams(run.plan.scheduler):
+            self._next_round(run, now)
+
     def _evaluators(self, one: RoundState, everybody: bool) -> list[Member]:
         """Its members that can evaluate, or everybody who can."""
         ids = [member.id for member in self._roster] if everybody else [task.learner_id for task in one.train.values()]
@@ -249,7 +266,7 @@ class Stages:
         if one.evaluate:
             run.note_score(one)
         self._tell_closed(run, one, now)
-        if ending := termination.after_round(run.config.termination, one.number, run.scores):
+        if ending := termination.after_round(run.config.termination, run.made(1, one.number + 1), run.scores):
             self.end(run, "completed", ending.reason, ending.signal, now)
         elif one is run.rounds[-1] and not streams(run.plan.scheduler):
             self._next_round(run, now)
@@ -275,7 +292,7 @@ class Stages:
     def _tell_closed(self, run: RunState, one: RoundState, now: float) -> None:
         shown = one.message(self._journal.iso)
         scores = ", ".join(f"{k} {v:.4f}" for k, v in shown.evaluation_metrics.combined.items() if v is not None)
-        text = f"round {one.number} closed: {scores or 'not evaluated'}"
+        text = f"round {one.number} closed: {'no model' if one.failure else scores or 'not evaluated'}"
         self._emit(run, now, "round-closed", text, one.number, **shown.model_dump(mode="json"))
 
     def _emit(self, run: RunState, now: float, kind: str, text: str, number: int | None = None, /, **data: Any) -> None:

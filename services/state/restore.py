@@ -87,7 +87,8 @@ class _Reading:
         run.zeroth = next((one for one in rounds if one.number == 0), None)
         run.rounds = [one for one in rounds if one.number > 0]
         run.open = [one for number in row["open"] for one in rounds if one.number == number]
-        run.bounds = [first_bounds(run.plan.transforms), *(one.bounds for one in run.rounds if one.model)]
+        done = [one for one in run.rounds if one.model or one.failure]
+        run.bounds = [first_bounds(run.plan.transforms), *(one.bounds for one in done)]
         for one in sorted(run.rounds, key=lambda one: one.completed_at or 0.0):
             if one.number in scored:
                 run.note_score(one)
@@ -107,7 +108,7 @@ class _Reading:
             made = [one for one in run.rounds if one.model is not None]
             known = {member.id for member in self._federation.roster}
             for one in made:
-                take_newest(stream.newest, one)
+                take_newest(run, one)
             stream.newest = {key: share for key, share in stream.newest.items() if key in known}
 
     def _round(self, row: Mapping[str, Any]) -> RoundState:

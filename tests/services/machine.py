@@ -149,7 +149,7 @@ class Commands(RuleBasedStateMachine):
         done = self.do_tasks(names, score)
         self.take_aggregation()
         if self.jobs:
-            self.finish_aggregation(fails=1)
+            self.finish_aggregation(fails=9)
         return done + self.do_tasks(names, score)
 
     def do_tasks(self, names: list[str], score: float | None) -> Done:
@@ -272,6 +272,8 @@ class Commands(RuleBasedStateMachine):
         job = self.jobs.pop(0)
         if fails == 0:
             self.federation.aggregation_failed(job, "no memory", self.fleet.now)
+        elif fails <= 3:
+            self.federation.round_failed(job, "it overflows", self.fleet.now)
         else:
             self.fleet.aggregated(job)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from driver_cli.show.report import BLOCKS, curve, report
 from driver_cli.show.tables import columns, learners, rounds
-from driver_cli.show.words import put_aside, round_line
+from driver_cli.show.words import put_aside, round_line, round_title
 from services import messages as m
 
 from .example_run import results
@@ -35,6 +35,17 @@ def test_factors_that_were_capped_are_named() -> None:
         assert f"scaling factors that were capped (schedule.factor_cap):\nround 1/2: {told}\n" in text
     assert round_line(found.run.config, first).endswith(told)
     assert "factor" not in report(results(0.5, 0.75))
+
+
+def test_rounds_that_failed_are_named() -> None:
+    """With the reason, and that the model stayed; they are none of those that a run is to make."""
+    found = results(0.5, 0.75)
+    failed = found.rounds[0].model_copy(update={"model": None, "failure": "the step overflows"})
+    found = found.model_copy(update={"rounds": [failed, found.rounds[1]]})
+    for text in (report(found), rounds(found.run, found.rounds)):
+        assert "rounds that failed:\nround 1/2: no model, the one before stays: the step overflows\n" in text
+    assert "no model: the step overflows" in round_line(found.run.config, failed)
+    assert round_title(found.run.config, 3) == "3"
 
 
 def test_learners_that_get_no_tasks_are_named_with_what_to_do() -> None:

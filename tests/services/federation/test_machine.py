@@ -26,7 +26,7 @@ class FederationMachine(Commands):
         for _ in range(100):
             self.take_aggregation()
             while self.jobs:
-                self.finish_aggregation(fails=1)
+                self.finish_aggregation(fails=9)
             run = self.federation.active
             if run is None or (run.state, run.hold) == ("waiting", "operator"):
                 return
@@ -61,6 +61,10 @@ class FederationMachine(Commands):
         """Round numbers are 1, 2, 3, …, a round has one model at the most, and an ended run never changes."""
         for run in self.federation.runs.values():
             assert [one.number for one in run.rounds] == list(range(1, len(run.rounds) + 1))
+            assert run.failures <= run.config.schedule.max_failed_rounds
+            assert run.over or run.failures < run.config.schedule.max_failed_rounds
+            assert not any(one.model and one.failure for one in run.rounds)
+            assert len(run.bounds) == 1 + sum(bool(one.model or one.failure) for one in run.rounds)
             assert run.round >= self.rounds.get(run.id, 0)
             self.rounds[run.id] = run.round
             if run.over:
