@@ -72,7 +72,10 @@ def cap_factors(factors: Sequence[float], cap: float | None, beside: Iterable[fl
     known = [*factors, *beside]
     if len(known) < COMPARED:
         return list(factors)
-    ordered = sorted(factor for factor in known if factor > 0)
+    ordered = [factor for factor in known if factor > 0]
+    if not ordered or max(ordered) <= cap * min(ordered):  # nearly always: no median is below the least
+        return list(factors)
+    ordered.sort()
     return [_capped(factor, cap, ordered) for factor in factors]
 
 

@@ -146,6 +146,8 @@ class Stages:
             return True
         if now >= run.wait_deadline:
             reason = f"only {here} of {wanted} learners came within {run.config.schedule.join_deadline_s:g} s"
+            if aside := self.aside():
+                reason += f"; put aside: {'; '.join(aside)}"
             self.end(run, "failed", reason, "failure", now)
             return True
         return False

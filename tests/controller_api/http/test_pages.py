@@ -274,6 +274,25 @@ def test_it_names_learners_that_weigh_too_much_or_get_no_tasks(look: Look, tmp_p
         look.leave(url)
 
 
+def test_it_says_why_rounds_made_no_model(look: Look, tmp_path: Path) -> None:
+    """In each round, in the log, and at the end of the run."""
+    page = look.page
+    with serving(tmp_path) as url:
+        learners = Learners(url)
+        for name in ("anna", "ben"):
+            learners.join(name)
+        learners.examples = {0: 0, 1: 0}
+        learners.run(4, evaluation={"every": 0})
+        learners.work(until=lambda task: False)
+        page.goto(f"{url}/")
+        expect(page.locator("#state")).to_have_text("Failed in round 3")
+        why = "no update has a scaling factor above 0"
+        expect(page.locator("#waiting")).to_contain_text("3 rounds in a row made no model")
+        expect(page.locator("#rounds tr").last).to_contain_text(f"no model, the one before stays: {why}")
+        expect(page.locator("#log")).to_contain_text(f"round 1 failed: {why}")
+        look.leave(url)
+
+
 def test_a_token_is_asked_for_and_stays_out_of_sight(look: Look, tmp_path: Path) -> None:
     """401 brings the field; a wrong token is told; the right one opens the page and appears in no URL and no markup."""
     page = look.page

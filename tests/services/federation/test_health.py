@@ -135,6 +135,8 @@ def test_a_run_that_waits_says_who_is_put_aside() -> None:
     assert fleet.waiting_for(other) == (
         "waiting for 1 more of 3 learners; here: a, b; put aside: c (`metis readmit c`); gives up in 3600 s"
     )
+    fleet.stay(3601)
+    assert other.reason == "only 2 of 3 learners came within 3600 s; put aside: c (`metis readmit c`)"
 
 
 def test_who_is_put_aside_stays_so_over_a_restart() -> None:

@@ -249,3 +249,11 @@ def test_a_step_that_overflows_fails_and_leaves_the_state(name: str, dtype: str,
         assert all(np.isfinite(array).all() for array in (after or {}).values())
         assert all(np.array_equal(before[key], array) for key, array in (state or {}).items())
         model, state = made if np.isfinite(made[0]).all() else model, after
+
+
+def test_a_float64_step_that_overflows_is_no_model_of_the_largest_floats() -> None:
+    """It would be held within the floats' range, and look finite."""
+    optimizer = OPTIMIZERS["FedAvgM"](learning_rate=1e200, momentum=0.0)
+    assert optimizer.step([np.zeros(1)], [np.array([1e100])], [True], None)[0][0].tolist() == [1e300]
+    with pytest.raises(AggregationFailed, match="the server optimizer's step overflows"):
+        optimizer.step([np.zeros(1)], [np.array([1e150])], [True], None)
