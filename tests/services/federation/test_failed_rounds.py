@@ -236,6 +236,19 @@ def test_a_task_is_given_up_for_models_that_were_made() -> None:
     assert old.state == "void"
 
 
+def test_an_update_that_made_no_model_is_released_once() -> None:
+    """It becomes its learner's newest when its commit fails; at the end of the run it would go past newer ones."""
+    fleet = Fleet("a", "b")
+    run = fleet.train(**STREAM, aggregation_rule="FedAsync")
+    first = fleet.do("a")
+    fails(fleet, due(fleet))
+    second = fleet.do("a")
+    fleet.aggregate()
+    fleet.federation.stop(run.id, "enough", fleet.now)
+    blobs = [task.outcome.blob for task in (first, second) if task.outcome]
+    assert fleet.federation.released == [(fleet.ids["a"], blob) for blob in blobs]
+
+
 def test_what_comes_late_of_a_run_that_ended_is_ignored() -> None:
     """As with a model."""
     fleet = Fleet("a")
