@@ -21,7 +21,7 @@ app = typer.Typer(
 
 for panel, commands in {
     "Runs": (run.run, operator.watch, operator.next_round, operator.stop),
-    "The federation": (status.status, status.learners, status.rounds, status.logs, operator.shutdown),
+    "The federation": (status.status, status.learners, status.rounds, status.logs, operator.readmit, operator.shutdown),
     "On this machine": (standalone.demo, standalone.bench, standalone.simulate, standalone.verify),
 }.items():
     for command in commands:

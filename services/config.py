@@ -25,6 +25,9 @@ Seconds = Annotated[float, Field(gt=0, le=366 * 86400)]
 MAX_DEPTH = 32  # levels of maps and lists in a configuration
 MAX_EXPLAINED = 20  # wrong keys and values that an error names
 DIGEST_PATTERN = r"^sha256-[0-9a-f]{64}$"
+# What a stored configuration of an earlier version means by a key that it does not have, where that is not the default
+# of today: a run goes on as it began.
+MEANT_BEFORE: dict[str, Any] = {"schedule": {"factor_cap": "none"}}
 
 
 class Part(BaseModel):
@@ -64,6 +67,14 @@ class Schedule(Part):
     join_deadline_s: Seconds = Field(3600, description="how long a run waits for enough learners")
     max_staleness: int | None = Field(
         None, ge=0, description="Asynchronous: refuse updates of models that are more community models old"
+    )
+    max_failed_rounds: int = Field(
+        3, ge=1, description="so many rounds in a row whose updates make no model (an overflow, say) end the run"
+    )
+    factor_cap: Annotated[float, Field(ge=1)] | Literal["none"] = Field(
+        1000.0,
+        description="from three updates on, a scaling factor counts at most so many times the median of the others'"
+        " that are above 0; `none`: as it is",
     )
     semi_sync_lambda: float | None = Field(None, gt=0, description="SemiSynchronous: step budget in slowest epochs")
     semi_sync_recompute_num_updates: bool = Field(False, description="SemiSynchronous: a new budget every round")
@@ -224,6 +235,14 @@ def resolve(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> RunConfig:
     except ValidationError as error:
         wrong = explain(error, RunConfig)
         raise InvalidConfig("; ".join(wrong), errors=wrong) from error
+
+
+def stored(config: Mapping[str, Any]) -> RunConfig:
+    """The RunConfig of a configuration as it was stored when its run began, perhaps by an earlier version.
+
+    Raises ValidationError for what cannot be one.
+    """
+    return RunConfig.model_validate(merge(MEANT_BEFORE, config))
 
 
 def check_plain(given: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ FederationError
 ├── RangeNotSatisfiable
 ├── InvalidRequest                 well-formed JSON with wrong keys or values
 │   └── InvalidConfig              a run's configuration that cannot work
-├── InvalidUpdate
+├── InvalidUpdate                  a tensor is absurdly far from the round's model, or what these say
 │   ├── MalformedUpdate            not a weights document
 │   ├── DigestMismatch             the bytes are not those that the digest names
 │   ├── ShapeMismatch              other tensors than the round's model has

@@ -96,6 +96,12 @@ class Learner(Message):
     id: Id
     name: str
     state: Literal["active", "lost", "left"]
+    health: Literal["ok", "failing", "aside"] = Field(
+        "ok",
+        description="`failing`: its newest updates were refused; `aside`: so in three rounds in a row, it gets no tasks"
+        " until an operator readmits it or it reports back after a restart",
+    )
+    health_reason: str | None = Field(None, description="why it is put aside")
     token: str | None = Field(None, description="its bearer token, shown once, when it enrols")
     webhook_secret: str | None = Field(None, description="signs its webhooks (Standard Webhooks), shown once")
     num_training_examples: int | None = None
@@ -182,6 +188,13 @@ class Timings(Message):
     federation_round: float | None = Field(None, description="first train task offered to last evaluation reply")
 
 
+class Capped(Message):
+    """A scaling factor too far above the others' (`schedule.factor_cap`), and what the update counts instead."""
+
+    factor: float = Field(description="that its metadata make, not normalised")
+    counts: float
+
+
 class Round(Message):
     """One round: who trained, what came out."""
 
@@ -192,6 +205,8 @@ class Round(Message):
     selected: list[str]
     completed: list[str]
     failed: dict[str, str] = Field(description="learner to reason")
+    failure: str | None = Field(None, description="why the updates made no model; the one before stays")
+    capped: dict[str, Capped] = Field(default_factory=dict, description="by learner, scaling factors that were capped")
     closed_by: str | None = Field(None, description="why the round stopped waiting")
     started_at: str
     completed_at: str | None = None

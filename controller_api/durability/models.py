@@ -27,6 +27,7 @@ class Models:
         self._store = store
         self._calls = calls
         self._known: dict[str, tuple[ModelInfo, Layout]] = {}
+        self.ordinary: dict[str, bool] = {}  # by digest, of those that were looked at: see checks.check_finite
         self._states: set[str] = set()  # keys of stored states of rules and optimizers
 
     def find(self, digest: str) -> tuple[ModelInfo, Layout]:
@@ -89,6 +90,7 @@ class Models:
         old = sorted(keys & self.unneeded())
         for key in old:
             self._known.pop(key, None)
+            self.ordinary.pop(key, None)
             self._states.discard(key)
         return old
 

@@ -75,6 +75,7 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/metrics": {"GET": Policy(READERS)},
     "/v1/learners": {"GET": Policy(READERS), "POST": Policy(ENROLLING, JSON, JOIN_BYTES)},
     "/v1/learners/{learner_id}": {"GET": Policy(READERS | LEARNER), "DELETE": Policy(LEARNER)},
+    "/v1/learners/{learner_id}/readmit": {"POST": Policy(OPERATOR)},
     "/v1/learners/{learner_id}/task": {"GET": Policy(LEARNER)},
     "/v1/learners/{learner_id}/heartbeat": {"POST": Policy(LEARNER, JSON, HEARTBEAT_BYTES)},
     "/v1/models/{digest}": {"GET": Policy(LEARNER), "PUT": Policy(OPERATOR, WEIGHTS)},

@@ -20,8 +20,8 @@ from starlette.requests import Request
 
 from services import messages as m
 from services.encoding import decode_update
-from services.errors import DigestMismatch, InvalidRequest, UnsupportedMediaType
-from services.federation import Assignment, Outcome, Plan, fingerprint_of
+from services.errors import DigestMismatch, InvalidRequest, InvalidUpdate, UnsupportedMediaType
+from services.federation import Assignment, ModelInfo, Outcome, Plan, fingerprint_of
 from services.process import reach
 from services.transforms import transform
 from services.weights import (
@@ -34,6 +34,7 @@ from services.weights import (
     Tensor,
     admit,
     allocate,
+    check_distance,
     check_finite,
     check_metadata,
     wire,
@@ -65,7 +66,11 @@ async def take_body(runtime: Runtime, task: Assignment, body: memoryview) -> tup
     reach("upload-whole")
     if task.kind == "evaluate":
         return await take_evaluation(runtime, task, body)
-    return await take_weights(runtime, task, body)
+    try:
+        return await take_weights(runtime, task, body)
+    except InvalidUpdate as error:
+        await runtime.refuse_update(task.id, error.detail)
+        raise
 
 
 async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> tuple[m.Receipt, bool]:
@@ -75,7 +80,7 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
         return await runtime.accept(task, Outcome(await examine(size, lambda: fingerprint_of(body)), size))
     if task.kind == "init":
         sent = await walk(runtime, body, FIRST_MODEL)
-        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_initial(sent)))
+        fingerprint, document = await examine(size, lambda: (fingerprint_of(body), check_first(sent)))
         outcome = Outcome(fingerprint, size, document.metrics, document.metadata)
         return await runtime.accept_initial(task, document.tensors, outcome)
     assert task.model is not None
@@ -86,15 +91,29 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     expected = Expected(layout, extras, task.may_code)
     if layout.fits(body) and size - layout.size <= WALKED_INLINE:
         inline = INLINE if change else READ_INLINE
-        outcome, update = await examine(
+        outcome, update, ordinary = await examine(
             size, lambda: check_update(admit(body, expected), body, layout, plan, change=change), inline
         )
     else:
         sent = await walk(runtime, body, expected)
         model = await runtime.document(task.model.digest) if task.may_code else None
         make_plain = partial(check_update, sent, body, layout, plan, task.up, model, change)
-        outcome, update = await examine(unfolded(task, size), make_plain)
+        outcome, update, ordinary = await examine(unfolded(task, size), make_plain)
+    await check_near(runtime, task.model, update, ordinary)
     return await runtime.accept_update(task, update, outcome)
+
+
+async def check_near(runtime: Runtime, model: ModelInfo, update: Buffer, ordinary: bool) -> None:
+    """Raise InvalidUpdate for a plain update that is absurdly far from its model. Nearly always it is enough to know
+    that the numbers of both are of an `ordinary` size."""
+    known, (_, layout) = runtime.models.ordinary, runtime.model(model.digest)
+    if model.digest not in known:
+        document = await runtime.document(model.digest)
+        looked = await examine(len(document), lambda: layout.check_finite(document), READ_INLINE)
+        known[model.digest] = looked
+    if not (ordinary and known[model.digest]):
+        document = await runtime.document(model.digest)
+        await examine(len(document), lambda: check_distance(layout.read(update), layout.read(document)))
 
 
 async def transforming(runtime: Runtime, task: Assignment, layout: Layout) -> Change:
@@ -209,8 +228,9 @@ def check_update(
     up: str = PLAIN,
     model: memoryview | None = None,
     change: Change | None = None,
-) -> tuple[Outcome, Buffer]:
-    """What an update admitted from `body` tells, and its plain document; raises InvalidUpdate for what is wrong.
+) -> tuple[Outcome, Buffer, bool]:
+    """What an update admitted from `body` tells, its plain document, and whether its numbers are of an ordinary size;
+    raises InvalidUpdate for what is wrong.
 
     With the document of the `model` that it was trained from it may be coded, as `up` or a difference. `change` is made
     to the document, which may be `body`.
@@ -219,12 +239,11 @@ def check_update(
     base = [tensor.array for tensor in layout.read(model)] if model is not None else ()
     document, update = decode_update(sent, body, sorted({PLAIN, up}), base)
     changes = change(layout.read(update, writable=True)) if change else ()
-    if layout.fits(update):
-        layout.check_finite(update)
-    else:
-        check_finite(document.tensors)
+    ordinary = layout.check_finite(update) if layout.fits(update) else check_finite(document.tensors)
     outcome = _outcome(fingerprint, body, document, plan, changes)
-    return (replace(outcome, stored=fingerprint_of(update)) if change or update is not body else outcome), update
+    if change or update is not body:
+        outcome = replace(outcome, stored=fingerprint_of(update))
+    return outcome, update, ordinary
 
 
 def _outcome(
@@ -234,7 +253,8 @@ def _outcome(
     plan.check_update(document.metadata, document.metrics)
     check_metadata(document.metadata)
     for group in document.extra.values():
-        check_finite(group)
+        if not check_finite(group):
+            check_distance(group)
     size = len(body)
     return Outcome(fingerprint, size, document.metrics, document.metadata, factor, transforms=changes)
 
@@ -244,6 +264,13 @@ def check_initial(sent: Parsed) -> Document:
     document = wire.plain(sent)
     check_metadata(document.metadata)
     check_finite(document.tensors)
+    return document
+
+
+def check_first(sent: Parsed) -> Document:
+    """A learner's initial weights: others will train them."""
+    document = check_initial(sent)
+    check_distance(document.tensors)
     return document
 
 

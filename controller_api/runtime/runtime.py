@@ -19,7 +19,7 @@ import structlog
 
 from services import messages as m
 from services.engine import Made, aggregate, store_model
-from services.errors import DiskFull, FederationError, UnknownModel
+from services.errors import AggregationFailed, DiskFull, FederationError, UnknownModel
 from services.federation import Aggregation, Assignment, Federation, Member, ModelInfo, Outcome, RunState
 from services.process import reach
 from services.state import Recorder
@@ -166,6 +166,10 @@ class Runtime:
         """A learner leaves; its updates are erased once no round needs them."""
         await self._lasting(lambda: self.federation.leave(learner_id, self.now))
 
+    async def readmit(self, learner_id: str) -> m.Learner:
+        """A learner that was put aside gets tasks again."""
+        return self._shown(await self._lasting(lambda: self.federation.readmit(learner_id, self.now)))
+
     def heartbeat(self, learner_id: str, beat: m.Heartbeat) -> None:
         """Renew a lease."""
         self._changed(lambda: self.federation.heartbeat(learner_id, beat, self.now))
@@ -256,6 +260,11 @@ class Runtime:
     async def accept(self, task: Assignment, outcome: Outcome) -> tuple[m.Receipt, bool]:
         """Take a result that leaves nothing in the store: scores, or a replay."""
         return await self._lasting(lambda: self.federation.accept(task.id, outcome, self.now))
+
+    async def refuse_update(self, task_id: str, why: str) -> None:
+        """A learner's update was found to be invalid; a full disk does not hide from the learner what is wrong."""
+        with suppress(FederationError):
+            await self._lasting(lambda: self.federation.refuse(task_id, why, self.now))
 
     async def fail_task(self, task_id: str, learner_id: str | None, error: str) -> None:
         """A learner could not do a task."""
@@ -401,7 +410,11 @@ class Runtime:
             why = error.detail if isinstance(error, FederationError) else repr(error)
             if self.federation.active:  # else the run has ended meanwhile, and its models may be gone
                 log.error("aggregation failed", round=job.round, error=why, exc_info=not known)
-            self._changed(lambda: self.federation.aggregation_failed(job, why, self.now))
+            if isinstance(error, AggregationFailed):  # of these updates; others may do
+                self._changed(lambda: self.federation.round_failed(job, why, self.now))
+                await self._sweeper.sweep()
+            else:
+                self._changed(lambda: self.federation.aggregation_failed(job, why, self.now))
         else:
             await self._publish(job, made)
 

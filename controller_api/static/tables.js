@@ -4,11 +4,16 @@ import { byId, el, keyed, setText } from "./dom.js";
 import { active, ago, bytes, clock, count, milliseconds, number } from "./words.js";
 
 const STATES = { active: "good", lost: "wait", left: "idle" };
+const HEALTH = { aside: "bad", failing: "wait" };
 const ORDER = { active: 0, lost: 1, left: 2 };
 const TONES = {
   "learner-lost": "wait",
+  "learner-aside": "bad",
+  "update-refused": "wait",
+  "factor-capped": "wait",
   "task-failed": "bad",
   "round-closed": "good",
+  "round-failed": "bad",
   "run-started": "busy",
   "run-ended": "busy",
 };
@@ -51,6 +56,7 @@ export function learners(known, again) {
     made.children[0].append(el("span", { class: "title" }), el("small"));
     made.children[1].append(
       el("span", { class: "pill" }, el("span", { class: "dot", "aria-hidden": "true" }), el("span")),
+      el("small"),
     );
     return made;
   };
@@ -68,8 +74,15 @@ export function learners(known, again) {
           .map(([key, value]) => `${key}: ${value}`)
           .join(" · "),
       );
-      state.firstChild.dataset.tone = STATES[learner.state] ?? "idle";
-      setText(state.firstChild.lastChild, learner.state);
+      const ill = learner.health === "aside" || learner.health === "failing";
+      state.firstChild.dataset.tone = (ill ? HEALTH[learner.health] : STATES[learner.state]) ?? "idle";
+      setText(state.firstChild.lastChild, ill ? `${learner.state}, ${learner.health}` : learner.state);
+      setText(
+        state.lastChild,
+        learner.health === "aside"
+          ? ` Gets no tasks: ${learner.health_reason}. Once that is mended, metis readmit ${learner.name} or its restart lets it back.`
+          : "",
+      );
       line.seen = [seen, learner];
       line.classList.toggle("gone", learner.state === "left");
       setText(task, learner.task ? known.task(learner) : "");
@@ -172,6 +185,9 @@ function members(known, round) {
   ];
   if (round.state !== "closed") parts.push(" ", el("small", {}, `${round.state} now`));
   else if (round.closed_by) parts.push(" ", el("small", {}, round.closed_by));
+  if (round.failure) parts.push(" ", el("small", {}, `no model, the one before stays: ${round.failure}`));
+  for (const [learner, { factor, counts }] of Object.entries(round.capped ?? {}))
+    parts.push(" ", el("small", {}, `${learner}'s factor ${number(factor)} counts as ${number(counts)}`));
   if (failed.length) {
     const list = failed.map(([learner, reason]) => el("li", {}, el("b", {}, known.nameOf(learner)), `: ${reason}`));
     parts.push(el("details", {}, el("summary", {}, `${count(failed.length)} failed`), el("ul", {}, ...list)));

@@ -1,4 +1,4 @@
-"""`metis watch`, `next-round`, `stop`, `shutdown` and `model get`: an operator's part in what runs already."""
+"""`metis watch`, `next-round`, `stop`, `readmit`, `shutdown`, `model get`: an operator's part in what runs already."""
 
 from __future__ import annotations
 
@@ -66,6 +66,20 @@ def stop(
 
 
 @grouped
+def readmit(
+    to: ControllerOptions,
+    learner: Annotated[str, typer.Argument(metavar="LEARNER", help="Its name, or its id")],
+    as_json: Json = False,
+) -> None:
+    """Let a learner back that was put aside since its updates were refused; it gets tasks from the next round on."""
+    answer = exits.run(_readmit(to.connection(), learner))
+    if as_json:
+        options.print_json(answer)
+    else:
+        print(f"{answer['name']} gets tasks again, from the next round on")
+
+
+@grouped
 def shutdown(to: ControllerOptions) -> None:
     """End the controller; its learners hear of it at their next poll and end too."""
     connection = to.connection()
@@ -118,6 +132,18 @@ async def _next_round(to: Connection, run_id: str, wait: bool) -> tuple[str, dic
 async def _stop(to: Connection, run_id: str, reason: str) -> dict[str, Any]:
     async with to.client(options.READ_PATIENCE_S) as client:
         return (await client.stop_run(run_id, reason)).model_dump(mode="json")
+
+
+async def _readmit(to: Connection, named: str) -> dict[str, Any]:
+    from services.errors import UnknownLearner
+
+    async with to.client(options.READ_PATIENCE_S) as client:
+        learners = await client.learners()
+        found = {**{one.name: one.id for one in learners}, **{one.id: one.id for one in learners}}
+        if named not in found:
+            raise UnknownLearner(f"there is no learner {named!r}; `metis learners` lists them", id=named)
+        back = await client.readmit(found[named])
+        return back.model_dump(mode="json", exclude={"token", "webhook_secret"})
 
 
 async def _shutdown(to: Connection) -> None:

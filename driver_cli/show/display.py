@@ -10,9 +10,9 @@ from services import messages as m
 
 from . import words
 from .report import metric_curve
-from .view import View
+from .view import LEARNER_EVENTS, View
 
-TOLD = (*("learner-joined", "learner-left", "learner-lost", "learner-returned"), "task-failed")
+TOLD = (*LEARNER_EVENTS, "task-failed", "update-refused")
 
 
 class Display(Protocol):

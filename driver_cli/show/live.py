@@ -22,6 +22,7 @@ from .view import View
 
 PER_SECOND = 8  # how often the screen is drawn
 FIXED_LINES = 10  # of the header, the borders and the prompt: what the two tables cannot use
+ALARMING = ("task-failed", "update-refused", "learner-lost", "learner-aside", "factor-capped", "round-failed")
 STYLES = {"active": "green", "lost": "red", "left": "dim"}
 
 
@@ -61,7 +62,7 @@ class Live:
     def show(self, view: View, event: m.Event | None = None) -> None:
         """Draw the view at the next refresh; tell of failures above it."""
         self._view = view
-        if event is not None and event.kind in ("task-failed", "learner-lost"):
+        if event is not None and event.kind in ALARMING:
             self._console.print(escape(event.text), style="yellow")
 
     def end(self, view: View, results: m.Results) -> None:
@@ -98,7 +99,7 @@ def header(view: View) -> Text:
 def bar(view: View, elapsed_s: float) -> RenderableType:
     """How much of the run is done: by rounds where their number is known."""
     total = view.run.config.termination.federation_rounds
-    done = len(view.closed)
+    done = sum(one.failure is None for one in view.closed)
     line = Table.grid(padding=(0, 1))
     line.add_row(
         ProgressBar(total=total, completed=done, width=40, pulse=total is None and not view.ended),
@@ -128,7 +129,7 @@ def learners_table(view: View, rows: int) -> Table:
     for learner in ordered[:rows]:
         table.add_row(
             escape(learner.name),
-            Text(learner.state, style=STYLES.get(learner.state, "")),
+            Text(words.standing(learner), style=STYLES.get(learner.state if learner.health == "ok" else "lost", "")),
             escape(view.at_work.get(learner.name, "")),
             words.progress(view.progress.get(learner.name)),
         )

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from services import messages as m
 
 from . import words
-from .tables import columns, rounds_cells
+from .tables import columns, remarks, rounds_cells
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ROWS = 6  # height of a curve, in lines
@@ -20,7 +20,7 @@ TINY, LARGE, MOST = 1e-300, 1e300, 1.7976931348623157e308  # beyond the first tw
 
 def report(results: m.Results, central: Mapping[int, m.Metrics] | None = None) -> str:
     """The table, the curve, and how the run ended."""
-    parts = [table(results, central or {})]
+    parts = [table(results, central or {}), *remarks(results.run.config, results.rounds[-SHOWN:])]
     if (drawn := metric_curve(results)) is not None:
         parts.append(drawn)
     parts.append(words.ending(results.run))

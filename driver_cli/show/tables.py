@@ -50,6 +50,7 @@ def status(url: str, found: m.FederationStatus, rounds: Sequence[m.Round]) -> st
         ("state", found.state + (f": {found.waiting_for}" if found.waiting_for else "")),
         ("learners", words.people(here) + (f", and {words.people(lost)} lost" if lost else "")),
     ]
+    lines += [("", text) for text in words.put_aside(found.learners)]
     if found.run is not None:
         lines += _run(found.run, rounds)
     return "\n".join(f"{name:<11}{text}" for name, text in lines)
@@ -61,7 +62,7 @@ def learners(found: Sequence[m.Learner]) -> str:
     rows = [
         [
             one.name,
-            one.state,
+            words.standing(one),
             f"{words.duration(one.last_seen_s)} ago",
             "-" if one.num_training_examples is None else str(one.num_training_examples),
             (words.progress(one.progress) or "at work") if one.task else "-",
@@ -69,7 +70,10 @@ def learners(found: Sequence[m.Learner]) -> str:
         ]
         for one in sorted(found, key=lambda learner: learner.name)
     ]
-    return columns([head, *rows], flush_right=False) if rows else "no learner is here; `metis-learner` starts one"
+    if not rows:
+        return "no learner is here; `metis-learner` starts one"
+    aside = words.put_aside(found)
+    return "\n".join([columns([head, *rows], flush_right=False), *([""] if aside else []), *aside])
 
 
 def rounds(run: m.Run, found: Sequence[m.Round]) -> str:
@@ -77,7 +81,22 @@ def rounds(run: m.Run, found: Sequence[m.Round]) -> str:
     closed = [one for one in found if one.state == "closed"]
     head, rows = rounds_cells(run.config, closed, {})
     stands = words.ending(run) if run.state in m.TERMINAL else _going_on(run)
-    return "\n\n".join([*([columns([head, *rows])] if rows else []), stands])
+    return "\n\n".join([*([columns([head, *rows])] if rows else []), *remarks(run.config, closed), stands])
+
+
+def remarks(config: RunConfig, found: Sequence[m.Round]) -> list[str]:
+    """Paragraphs that name rounds that made no model, and whose factors were capped; none when all was well."""
+    named = {
+        "rounds that failed:": [(one, words.failed(one)) for one in found if one.failure],
+        "scaling factors that were capped (schedule.factor_cap):": [
+            (one, words.capped(learner, factor)) for one in found for learner, factor in one.capped.items()
+        ],
+    }
+    return [
+        "\n".join([title, *(f"round {words.round_title(config, one.round)}: {text}" for one, text in lines)])
+        for title, lines in named.items()
+        if lines
+    ]
 
 
 def _run(run: m.Run, rounds_: Sequence[m.Round]) -> list[tuple[str, str]]:

@@ -9,7 +9,10 @@ from pydantic import ValidationError
 
 from services import messages as m
 
-LEARNER_EVENTS = ("learner-joined", "learner-left", "learner-lost", "learner-returned")
+LEARNER_EVENTS = (
+    *("learner-joined", "learner-left", "learner-lost", "learner-returned"),
+    *("learner-aside", "learner-readmitted"),
+)
 
 
 @dataclass

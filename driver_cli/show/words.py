@@ -55,7 +55,7 @@ def size(count: float) -> str:
 def round_title(config: RunConfig, number_: int) -> str:
     """`3/5`, or `3` where the number of rounds is open."""
     total = config.termination.federation_rounds
-    return str(number_) if total is None else f"{number_}/{total}"
+    return str(number_) if total is None or number_ > total else f"{number_}/{total}"  # one more for each that failed
 
 
 def took_part(round_: m.Round) -> str:
@@ -70,9 +70,37 @@ def round_line(config: RunConfig, round_: m.Round) -> str:
         parts.append(f"train {scores(round_.train_metrics.combined)}")
     if round_.evaluation_metrics.combined:
         parts.append(f"eval {scores(round_.evaluation_metrics.combined)}")
+    if round_.failure:
+        parts.append(f"no model: {_first_line(round_.failure)}")
     parts.append(duration(seconds_of(round_)))
     parts += [f"{learner} failed: {_first_line(why)}" for learner, why in round_.failed.items()]
+    parts += [capped(learner, one) for learner, one in round_.capped.items()]
     return "  ".join(parts)
+
+
+def capped(learner: str, one: m.Capped) -> str:
+    """`mallory's factor 9.0072e+15 counts as 550000`."""
+    return f"{learner}'s factor {one.factor:g} counts as {one.counts:g}"
+
+
+def failed(round_: m.Round) -> str:
+    """`no model, the one before stays: …`."""
+    return f"no model, the one before stays: {_first_line(round_.failure or '')}"
+
+
+def standing(learner: m.Learner) -> str:
+    """`active`, `lost`, `left`; `aside` where it gets no tasks, `failing` where that is near."""
+    return learner.state if learner.health == "ok" else f"{learner.state}, {learner.health}"
+
+
+def put_aside(learners: Sequence[m.Learner]) -> list[str]:
+    """A line for each learner that gets no tasks: why, and what lets it back."""
+    return [
+        f"{one.name} is put aside and gets no tasks: {one.health_reason}; once that is mended,"
+        f" `metis readmit {one.name}` or its restart lets it back"
+        for one in sorted(learners, key=lambda learner: learner.name)
+        if one.health == "aside"
+    ]
 
 
 def people(learners: Sequence[m.Learner]) -> str:

@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from ..errors import AggregationFailed
-from ..weights import Array, Block, blocks, copy, each, empty_like, fit_dtype, gather, scatter
+from ..weights import Array, Block, blocks, copy, each, empty_like, fit_dtype, gather, holds, scatter
 from .base import Arrivals, State, View
 
 UNIT = 2.0**-63  # of the sums: a power of two changes no digit, and 1,024 of the largest factors do not overflow
@@ -59,6 +59,8 @@ class FedRec:
                     gather(view.previous, block, term)
                     term *= view.previous_factor * UNIT
                     total -= term
+            if not holds(np.float64, total):
+                raise AggregationFailed("the sum of the learners' newest updates overflows")
             scatter(total, block, sums)
             total /= weight * UNIT
             fit_dtype(total, made[block.first].dtype)

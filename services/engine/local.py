@@ -142,7 +142,7 @@ def _put(arrays: Sequence[Array], room: Sequence[Tensor]) -> None:
 def _finished(draft: Draft, layout: Layout) -> ModelInfo:
     """What the draft holds, once it is found to be finite; raises AggregationFailed."""
     digests: list[str] = []
-    steps: list[Callable[[], None]] = [
+    steps: list[Callable[[], object]] = [
         lambda: digests.append(wire.digest([draft.buffer])),
         draft.finish,
         lambda: layout.check_finite(draft.buffer),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..config import RunConfig
+from ..config import stored
 from ..errors import FederationError, StoreUnavailable, UnknownModel
 from ..federation import (
     ARITHMETIC,
@@ -20,6 +21,7 @@ from ..federation import (
     fingerprint_of,
     plan,
 )
+from ..scaling import cap_factors
 from ..store import ModelStore
 from ..weights import wire
 from .local import Made, aggregate
@@ -55,11 +57,12 @@ def verify(manifest: Manifest, before: Manifest | None, config_text: str, kept: 
     if found.missing:
         missing = ", ".join(found.missing)
         return Verdict("not kept", f"not kept: {missing}; lineage_length was {manifest.lineage_length}")
-    parts = plan(RunConfig.model_validate_json(config_text))
+    parts = plan(stored(json.loads(config_text)))
     try:
         job = _job(manifest, parts, aside)
         wrong = [
-            f"the factor of {update.learner} is {update.factor:g}, its metadata make it {share.factor:g}"
+            f"the factor of {update.learner} is {update.factor:g}, its metadata make it {share.reported:g}"
+            + (f", which counts as {share.factor:g}" if share.factor != share.reported else "")
             for update, share in zip(manifest.updates, job.shares, strict=True)
             if update.factor != share.factor
         ]
@@ -131,19 +134,24 @@ def _links(manifest: Manifest, before: Manifest | None, config_text: str) -> Ite
 
 def _job(manifest: Manifest, parts: Plan, store: ModelStore) -> Aggregation:
     """The aggregation as it was handed out."""
-    shares = tuple([_share(update, parts, store) for update in manifest.updates])
+    given = [_share(update, parts, store) for update in manifest.updates]
+    counts = cap_factors([share.reported for share in given], parts.factor_cap, manifest.beside.values())
+    shares = tuple([replace(share, factor=count) for share, count in zip(given, counts, strict=True)])
     rule, optimizer = [load_state(store, key) for key in manifest.states_before]
     parent = _info(manifest.parent, store, manifest.inputs)
     number, learners = manifest.round, manifest.learners
-    return Aggregation(manifest.run_id, number, parent, shares, parts, rule, optimizer, learners)
+    beside = manifest.beside
+    return Aggregation(manifest.run_id, number, parent, shares, parts, rule, optimizer, learners, beside=beside)
 
 
 def _share(update: Counted, parts: Plan, store: ModelStore) -> Share:
+    """As it was counted; the factor is compared with `reported`, that which its metadata make."""
     document = wire.parse(store.get(update.key))
     return Share(
         learner=update.learner,
         blob=update.key,
-        factor=parts.scaler.factor(document.metadata),
+        factor=update.factor,
+        reported=parts.scaler.factor(document.metadata),
         metrics=document.metrics,
         metadata=document.metadata,
         trained_from=_info(update.trained_from, store) if update.trained_from else None,

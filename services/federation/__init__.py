@@ -11,7 +11,7 @@ from .plan import Plan, check_names, plan
 from .roster import Member
 from .rounds import Assignment, ModelInfo, Outcome, RoundState, States
 from .run import RunState
-from .shares import newest
+from .shares import take_newest
 
 __all__ = [
     "ARITHMETIC",
@@ -34,6 +34,6 @@ __all__ = [
     "check_names",
     "config_digest",
     "fingerprint_of",
-    "newest",
     "plan",
+    "take_newest",
 ]

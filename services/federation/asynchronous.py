@@ -50,7 +50,7 @@ class Streaming:
         run.stream.resting.clear()
         oldest = run.config.schedule.max_staleness
         for task in list(run.stream.training.values()):
-            age = run.aggregations - (task.round - 1)
+            age = run.made(task.round)
             if oldest is not None and age > oldest and task.state == "offered":
                 task.void_as = "stale"
                 why = f"the model it was trained from is {age} community models old, at most {oldest} are allowed"
@@ -79,7 +79,8 @@ class Streaming:
             return False
         assert run.model is not None
         tasks, run.stream.arrived = run.stream.arrived[:wanted], run.stream.arrived[wanted:]
-        one = RoundState(run.round + 1, run.model, min(task.offered_at for task in tasks), now, wanted)
+        began = min(task.offered_at for task in tasks)
+        one = RoundState(run.round + 1, run.model, began, now, wanted, factor_cap=run.plan.factor_cap)
         one.train = {task.id: task for task in sorted(tasks, key=lambda task: (task.learner, task.round))}
         one.closed_by = f"{len(tasks)} update{'s' if len(tasks) > 1 else ''} arrived"
         one.state, one.learners = "aggregating", len(self._roster)
@@ -96,7 +97,7 @@ class Streaming:
         deadline = now + run.config.schedule.round_deadline_s
         for member in sorted(free, key=lambda member: member.name):
             run.stream.training[member.id] = self._offers.offer(
-                run.id, run.aggregations + 1, "train", member, run.model, now, deadline, run.config.encoding
+                run.id, run.finished + 1, "train", member, run.model, now, deadline, run.config.encoding
             )
         return bool(free)
 

@@ -18,6 +18,7 @@ from ..config import canonical, check_plain, resolve
 from ..errors import FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid
 from ..scheduling import streams
 from ..transforms import first_bounds, next_bounds
+from . import health
 from .changes import Changes
 from .job import Aggregation, Share
 from .journal import Journal
@@ -26,10 +27,10 @@ from .offers import Offers, refuse_if_closed
 from .plan import initial_model, plan
 from .representation import learner_message, task_message, waiting_for
 from .roster import Member, Roster
-from .rounds import NO_STATES, Assignment, ModelInfo, Outcome, States
+from .rounds import NO_STATES, Assignment, ModelInfo, Outcome, RoundState, States
 from .run import RunState
 from .runs import Runs, Uploaded
-from .shares import aggregation_of
+from .shares import aggregation_of, take_newest
 from .stages import Stages
 
 
@@ -107,9 +108,17 @@ class Federation:
         the `webhook_secret` only when it has none."""
         self._refuse_when_over()
         member = self._seen(learner_id, now)
+        self._let_back(member, "it reported back", now)
         member.request = request
         self.changes.members.add(member.id)
         member.webhook_secret = member.webhook_secret or webhook_secret
+        self._move_on(now)
+        return member
+
+    def readmit(self, learner_id: str, now: float) -> Member:
+        """An operator lets a learner back that was put aside; of any other, earlier refusals are forgotten."""
+        member = self.roster.get(learner_id)
+        self._let_back(member, "an operator let it back", now)
         self._move_on(now)
         return member
 
@@ -163,8 +172,33 @@ class Federation:
         if taken:
             if member := self.roster.find(task.learner_id):
                 self._seen(member.id, now)
+                if task.kind == "train" and health.clear(member):
+                    self.changes.members.add(member.id)
             self._move_on(now)
         return task.receipt, taken
+
+    def refuse(self, task_id: str, why: str, now: float) -> None:
+        """The update of a task was found to be invalid. The task stays open, unless that puts its learner aside."""
+        task = self.offers.get(task_id, None)
+        member = self.roster.find(task.learner_id)
+        if member is None or task.kind != "train" or task.state != "offered":
+            return
+        if not health.note_refused(member, task_id, why):
+            return
+        self.changes.members.add(member.id)
+        reason = health.shortened(why)
+        text, data = f"{member.name}'s update was refused: {reason}", {"task": task.id, "reason": reason}
+        self.journal.emit(
+            now, "update-refused", text, run=task.run_id, round_number=task.round, learner=member.name, data=data
+        )
+        if member.aside is not None:
+            text = (
+                f"{member.name} is put aside and gets no tasks: {member.aside}; once that is mended,"
+                f" `metis readmit {member.name}` or its restart lets it back"
+            )
+            self.journal.emit(now, "learner-aside", text, learner=member.name, data={"reason": member.aside})
+            self.offers.void_all(member.id, None, f"the learner is put aside: {member.aside}", now)
+            self._move_on(now)
 
     def fail(self, task_id: str, learner_id: str | None, error: str, now: float) -> None:
         """A learner could not do a task. Told twice, or after its result: nothing changes."""
@@ -313,6 +347,8 @@ class Federation:
             return
         one = run.rounds[job.round - 1]
         one.model, one.aggregation_ms = model, round(spent_s * 1000, 3)
+        if streams(run.plan.scheduler):
+            take_newest(run, one)
         self._release(one.accepted, run)
         run.previous, run.model = run.model, model
         run.aggregator_state, run.optimizer_state = states
@@ -323,12 +359,28 @@ class Federation:
         text = f"round {one.number}: {len(job.shares)} updates make model {model.digest[7:19]}"
         data = {"model": model.digest}
         self.changes.runs.add(run.id)
+        self._tell_capped(run, one, now)
         self.journal.emit(now, "round-aggregated", text, run=run.id, round_number=one.number, data=data)
         self.stages.evaluate(run, one, now)
         self._move_on(now)
 
+    def round_failed(self, job: Aggregation, error: str, now: float) -> None:
+        """The updates of a round make no model: the model and the states stay, and the run goes on with the next round,
+        unless so many have failed in a row. Ignored when the run has ended meanwhile."""
+        run = self.runs.get(job.run_id)
+        if run is None or run.over:
+            return
+        one = run.rounds[job.round - 1]
+        one.failure, one.bounds = error, run.bounds[-1]
+        run.bounds.append(one.bounds)
+        run.stream.left = run.stream.left or one.anew  # the rule did not begin anew
+        self._release(one.accepted, run)
+        self.changes.runs.add(run.id)
+        self.stages.fail_round(run, one, now)
+        self._move_on(now)
+
     def aggregation_failed(self, job: Aggregation, error: str, now: float) -> None:
-        """The updates of a round could not be combined: the run fails, saying why."""
+        """An aggregation could not be carried out: the run fails, saying why."""
         run = self.runs.get(job.run_id)
         if run is not None and not run.over:
             self.stages.end(run, "failed", f"round {job.round}: {error}", "failure", now)
@@ -367,6 +419,17 @@ class Federation:
         if self.active:
             self.stages.move_on(self.active, now)
 
+    def _tell_capped(self, run: RunState, one: RoundState, now: float) -> None:
+        for learner, capped in one.capped.items():
+            text = (
+                f"round {one.number}: {learner}'s factor {capped.factor:g} counts as {capped.counts:g}: it is more than"
+                f" {one.factor_cap:g} times the others' median (schedule.factor_cap)"
+            )
+            told = capped.model_dump()
+            self.journal.emit(
+                now, "factor-capped", text, run=run.id, round_number=one.number, learner=learner, data=told
+            )
+
     def _release(self, tasks: Iterable[Assignment], run: RunState) -> None:
         if streams(run.plan.scheduler):
             for task in tasks:
@@ -375,7 +438,8 @@ class Federation:
                     run.stream.forget(task.learner_id)  # it left before its update was in a model
 
     def _ended(self, run: RunState, now: float) -> None:
-        self._release([task for one in run.rounds if one.model is None for task in one.accepted], run)
+        undone = [one for one in run.rounds if one.model is None and one.failure is None]
+        self._release([task for one in undone for task in one.accepted], run)
         self._release(run.stream.arrived, run)
         self._note_participants(run, now)
         self.runs.active = None
@@ -403,6 +467,13 @@ class Federation:
             self.journal.emit(now, "learner-returned", f"{member.name} is back", learner=member.name)
             self._move_on(now)
         return member
+
+    def _let_back(self, member: Member, why: str, now: float) -> None:
+        was_aside = member.aside is not None
+        if health.clear(member):
+            self.changes.members.add(member.id)
+        if was_aside:
+            self.journal.emit(now, "learner-readmitted", f"{member.name} gets tasks again: {why}", learner=member.name)
 
     def _expire(self, now: float) -> None:
         for member in self.roster.lapsed(now, self.lease_s):

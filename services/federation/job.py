@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import messages as m
@@ -18,7 +18,7 @@ class Share:
 
     learner: str
     blob: str
-    factor: float
+    factor: float  # what it counts
     metrics: m.Metrics
     metadata: Mapping[str, Any]
     transforms: tuple[m.Transformed, ...] = ()  # what they did to it
@@ -26,6 +26,7 @@ class Share:
     staleness: int = 0  # community models made since that
     previous: Share | None = None  # the learner's update before, for a rule that keeps it
     fingerprint: str = ""  # of the stored bytes
+    reported: float = 0.0  # the factor that its metadata make, which may be capped
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,4 @@ class Aggregation:
     optimizer_state: State | None
     learners: int = 0  # known to the federation, those that sent nothing too
     stored: States = NO_STATES  # keys under which the two states are stored
+    beside: Mapping[str, float] = field(default_factory=dict)  # by learner: factors of others in the rule's state

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 import xxhash
+from pydantic import Field
 
 from .. import messages as m
 from ..weights import Buffer
@@ -31,7 +32,7 @@ class Counted(m.Message):
     learner: str
     key: str  # in the model store
     fingerprint: str  # xxh3-128 of the stored bytes
-    factor: float
+    factor: float  # what it counted
     staleness: int = 0
     trained_from: str | None = None  # digest of a model; None: of the aggregation's parent
     previous: Counted | None = None  # the learner's update before, of a rule that keeps it
@@ -51,6 +52,7 @@ class Manifest(m.Message):
     parent: str  # digest
     inputs: dict[str, str]  # digests of what went with the parent
     updates: tuple[Counted, ...]
+    beside: dict[str, float] = Field(default_factory=dict)  # by learner: factors of others in the rule's state
     states_before: States = NO_STATES  # keys of the rule's and the server optimizer's state
     states: States = NO_STATES  # those after it
     model: str  # digest
@@ -76,6 +78,7 @@ def manifest_of(job: Aggregation, run: RunState, model: ModelInfo, states: State
         parent=job.parent.digest,
         inputs=_digests(job.parent),
         updates=tuple([_counted(share) for share in job.shares]),
+        beside=dict(job.beside),
         states_before=job.stored,
         states=states,
         model=model.digest,

@@ -35,6 +35,7 @@ class Plan:
     optimizer: ServerOptimizer
     algorithm: Algorithm
     transforms: tuple[Transform, ...] = ()
+    factor_cap: float | None = None  # None: factors count as they are
 
     def check_update(self, metadata: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Raise InvalidWeight, naming the key, for an update without what a part reads beside the tensors."""
@@ -67,6 +68,7 @@ def check_names(config: RunConfig) -> Plan:
         optimizer=_make("server_optimizer", OPTIMIZERS, config.server_optimizer, "optimizer", config.optimizer),
         algorithm=_make("algorithm", ALGORITHMS, config.algorithm),
         transforms=tuple([_transform(f"transforms[{at}]", given) for at, given in enumerate(config.transforms)]),
+        factor_cap=None if config.schedule.factor_cap == "none" else config.schedule.factor_cap,
     )
 
 

@@ -10,6 +10,7 @@ from ..schedules import at_round
 from ..scheduling import Wait, missing, streams, wait_text, waiting_text
 from ..termination import cutoff_s
 from . import asynchronous
+from .health import health_of
 from .journal import Journal
 from .offers import Offers
 from .roster import Member
@@ -28,6 +29,8 @@ def learner_message(journal: Journal, offers: Offers, member: Member, now: float
         id=member.id,
         name=member.name,
         state=member.state,
+        health=health_of(member),
+        health_reason=member.aside,
         num_training_examples=member.request.num_training_examples,
         labels=member.request.labels,
         kinds=member.request.kinds,
@@ -109,8 +112,9 @@ def _waits_to_begin(stages: Stages, run: RunState, now: float) -> str:
     names = sorted(one.name for one in here)
     named = f"{', '.join(names[:NAMED_HERE]) or 'nobody'}{' …' if names[NAMED_HERE:] else ''}"
     silent = missing(stages.lost(now))
+    aside = f" put aside: {'; '.join(stages.aside())};" if stages.aside() else ""
     left = max(0.0, run.wait_deadline - now)
     return (
         f"waiting for {wanted - len(here)} more of {wanted} learners; here: {named};"
-        f"{f' not heard of: {silent};' if silent else ''} gives up in {left:.0f} s"
+        f"{f' not heard of: {silent};' if silent else ''}{aside} gives up in {left:.0f} s"
     )

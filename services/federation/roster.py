@@ -31,6 +31,9 @@ class Member:
     waiting: int = 0  # polls that wait: while there is one, the member is here
     webhook_secret: str | None = field(default=None, repr=False)
     key_hash: str | None = field(default=None, repr=False)  # of the key under which it enrolled
+    refused: int = 0  # rounds in a row in which its update was refused (health.py)
+    refused_task: str = ""  # the newest of their tasks
+    aside: str | None = None  # why it is given no tasks
 
     @property
     def candidate(self) -> Candidate:
@@ -38,8 +41,8 @@ class Member:
         return Candidate(self.id, self.name, self.request.labels)
 
     def can(self, kind: str) -> bool:
-        """Whether it is here and does tasks of this kind."""
-        return self.state == "active" and kind in self.request.kinds
+        """Whether it is here, not put aside, and does tasks of this kind."""
+        return self.state == "active" and self.aside is None and kind in self.request.kinds
 
     def takes(self, encoding: str) -> bool:
         """Whether it reads and writes this form of tensors."""

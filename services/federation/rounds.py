@@ -123,13 +123,16 @@ class RoundState:
     deadline: float
     target: int  # updates wanted
     selection_ms: float = 0.0
+    factor_cap: float | None = None  # see RunConfig.schedule; None: factors count as they are
     train: dict[str, Assignment] = field(default_factory=dict)
     evaluate: dict[str, Assignment] = field(default_factory=dict)
     state: Literal["training", "aggregating", "evaluating", "closed"] = "training"
     taken: bool = False  # the runtime has the aggregation in hand
     learners: int = 0  # known to the federation when its updates were complete
+    capped: dict[str, m.Capped] = field(default_factory=dict)  # by learner: factors that count as less than they are
     model: ModelInfo | None = None
     closed_by: str | None = None
+    failure: str | None = None  # why its updates made no model
     aggregation_ms: float | None = None
     evaluating_since: float | None = None
     evaluation_deadline: float = 0.0
@@ -147,7 +150,12 @@ class RoundState:
     def evaluation(self) -> m.CombinedMetrics:
         """Scores of the round's model so far."""
         done = [task for task in self.evaluate.values() if task.state == "accepted"]
-        return combine([evaluation_score(t.learner, o.metrics, o.metadata) for t in done if (o := t.outcome)])
+        scores = [evaluation_score(t.learner, o.metrics, o.metadata) for t in done if (o := t.outcome)]
+        return combine(scores, self.factor_cap)
+
+    def counts(self, learner: str, factor: float) -> float:
+        """What a scaling factor of a learner counts in this round."""
+        return min(factor, self.capped[learner].counts) if learner in self.capped else factor
 
     @property
     def bytes(self) -> m.Bytes:
@@ -172,7 +180,9 @@ class RoundState:
     def message(self, iso: Iso) -> m.Round:
         """This round as the contract shows it."""
         updates = [
-            Score(task.learner, task.outcome.metrics, task.outcome.factor) for task in self.accepted if task.outcome
+            Score(task.learner, done.metrics, None if done.factor is None else self.counts(task.learner, done.factor))
+            for task in self.accepted
+            if (done := task.outcome)
         ]
         return m.Round(
             round=self.number,
@@ -182,6 +192,8 @@ class RoundState:
             selected=[task.learner for task in self.train.values()],
             completed=[task.learner for task in self.accepted],
             failed={t.learner: t.reason or t.state for t in self.train.values() if t.state in ("failed", "void")},
+            failure=self.failure,
+            capped=self.capped,
             closed_by=self.closed_by,
             started_at=iso(self.started_at),
             completed_at=iso(self.completed_at) if self.completed_at is not None else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Literal
 
 from .. import messages as m
@@ -143,6 +144,21 @@ class RunState:
     def aggregations(self) -> int:
         """Community models made so far, model 0 not counted."""
         return sum(one.model is not None for one in self.rounds)
+
+    @property
+    def finished(self) -> int:
+        """Number of the newest round that made a model or failed to; the next task to train is of the one after it."""
+        return max((one.number for one in self.rounds if one.model or one.failure), default=0)
+
+    def made(self, first: int, stop: int | None = None) -> int:
+        """How many models the rounds made that are numbered `first` up to before `stop`."""
+        return sum(one.model is not None for one in self.rounds[first - 1 : None if stop is None else stop - 1])
+
+    @property
+    def failures(self) -> int:
+        """Rounds in a row that failed, up to now."""
+        outcomes = (one.failure for one in reversed(self.rounds) if one.model or one.failure)
+        return sum(1 for _ in takewhile(lambda failure: failure is not None, outcomes))
 
     def tasks(self) -> Iterator[Assignment]:
         """Every task of the run, oldest round first."""

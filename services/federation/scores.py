@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..messages import CombinedMetrics, Metrics
-from ..scaling import LARGEST
+from ..scaling import LARGEST, cap_factors
 
 EXAMPLES = "num_evaluation_examples"
 
@@ -22,21 +22,24 @@ class Score:
     weight: float | None = None
 
 
-def combine(scores: Sequence[Score]) -> CombinedMetrics:
-    """The mean of each metric, weighted where all that report it gave a weight, else plain; in the learners' order."""
+def combine(scores: Sequence[Score], cap: float | None = None) -> CombinedMetrics:
+    """The mean of each metric, weighted where all that report it gave a weight, else plain; in the learners' order.
+
+    Weights are held within `cap` as scaling factors are.
+    """
     ordered = sorted(scores, key=lambda score: score.learner)
     names = dict.fromkeys(name for score in ordered for name in score.metrics)
     return CombinedMetrics(
-        combined={name: _mean(name, ordered) for name in names},
+        combined={name: _mean(name, ordered, cap) for name in names},
         learners={score.learner: dict(score.metrics) for score in ordered},
     )
 
 
-def _mean(name: str, scores: Sequence[Score]) -> float | None:
+def _mean(name: str, scores: Sequence[Score], cap: float | None) -> float | None:
     told = [(value, score.weight) for score in scores if (value := score.metrics.get(name)) is not None]
     if not told:
         return None
-    weights = [1.0 if weight is None else weight for _, weight in told]
+    weights = cap_factors([1.0 if weight is None else weight for _, weight in told], cap)
     if any(weight is None for _, weight in told) or math.fsum(weights) == 0:
         weights = [1.0] * len(told)
     total = math.fsum(weights)

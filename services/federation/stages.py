@@ -19,6 +19,8 @@ from .roster import Member, Roster
 from .rounds import Assignment, RoundState
 from .run import RunState
 
+NAMED_ASIDE = 5  # learners that are named while others are waited for
+
 
 class Stages:
     """The moves of runs over one roster. `on_end(run)` is told when a run has ended."""
@@ -87,6 +89,23 @@ class Stages:
         if members:
             self._emit(run, now, "run-state", run.state, state=run.state)
 
+    def fail_round(self, run: RunState, one: RoundState, now: float) -> None:
+        """A round's updates made no model: go on with the next one, or end the run when too many failed in a row."""
+        failures, most = run.failures, run.config.schedule.max_failed_rounds
+        one.state, one.completed_at = "closed", now
+        run.open.remove(one)
+        going = f"the model stays as it was, the run goes on ({failures} of {most} in a row that end it)"
+        text = f"round {one.number} failed: {one.failure}" + (f"; {going}" if failures < most else "")
+        self._emit(run, now, "round-failed", text, one.number, reason=one.failure)
+        self._tell_closed(run, one, now)
+        if failures >= most:
+            reason = f"round {one.number}: {one.failure}"
+            if failures > 1:
+                reason = f"{failures} rounds in a row made no model (schedule.max_failed_rounds), the last one {reason}"
+            self.end(run, "failed", reason, "failure", now)
+        elif not streams(run.plan.scheduler):
+            self._next_round(run, now)
+
     def _evaluators(self, one: RoundState, everybody: bool) -> list[Member]:
         """Its members that can evaluate, or everybody who can."""
         ids = [member.id for member in self._roster] if everybody else [task.learner_id for task in one.train.values()]
@@ -102,6 +121,11 @@ class Stages:
         """Learners that could train and are silent, those that were heard of last first."""
         gone = [one for one in self._roster if one.state == "lost" and "train" in one.request.kinds]
         return [Pending(one.name, True, now - one.last_seen) for one in sorted(gone, key=lambda one: -one.last_seen)]
+
+    def aside(self) -> list[str]:
+        """Learners that could train and were put aside, each with what lets it back; only some of many."""
+        names = sorted(one.name for one in self._roster if one.aside is not None and one.state == "active")
+        return [f"{name} (`metis readmit {name}`)" for name in names[:NAMED_ASIDE]] + ["…"] * (len(names) > NAMED_ASIDE)
 
     def wanted(self, run: RunState) -> int:
         """Learners that must be here: `min_learners` to begin with, later the quorum."""
@@ -122,6 +146,8 @@ class Stages:
             return True
         if now >= run.wait_deadline:
             reason = f"only {here} of {wanted} learners came within {run.config.schedule.join_deadline_s:g} s"
+            if aside := self.aside():
+                reason += f"; put aside: {'; '.join(aside)}"
             self.end(run, "failed", reason, "failure", now)
             return True
         return False
@@ -159,7 +185,8 @@ class Stages:
         """There is a model: evaluate model 0 if asked, wait for the operator if the run is driven by hand, go on."""
         if run.config.evaluation.initial and run.zeroth is None:
             assert run.model is not None
-            run.zeroth = RoundState(0, run.model, now, now, target=0, model=run.model)
+            cap = run.plan.factor_cap
+            run.zeroth = RoundState(0, run.model, now, now, target=0, factor_cap=cap, model=run.model)
             run.open.append(run.zeroth)
             self._offer_evaluation(run, run.zeroth, [one for one in self._roster if one.can("evaluate")], now)
             run.state = "evaluating"
@@ -184,7 +211,8 @@ class Stages:
         members = run.plan.selector.select(candidates, drawn, config.seed, run.round + 1)
         spent_ms = round((self._stopwatch() - started) * 1000, 3)
         deadline = now + config.schedule.round_deadline_s
-        one = RoundState(run.round + 1, run.model, now, deadline, min(target, len(members)), selection_ms=spent_ms)
+        wanted = min(target, len(members))
+        one = RoundState(run.round + 1, run.model, now, deadline, wanted, spent_ms, run.plan.factor_cap)
         run.begin(one)
         names = [candidate.name for candidate in members]
         text = f"round {one.number}: {len(names)} learners train ({', '.join(names[:5])}{' …' if names[5:] else ''})"
@@ -240,7 +268,7 @@ class Stages:
         if one.evaluate:
             run.note_score(one)
         self._tell_closed(run, one, now)
-        if ending := termination.after_round(run.config.termination, one.number, run.scores):
+        if ending := termination.after_round(run.config.termination, run.made(1, one.number + 1), run.scores):
             self.end(run, "completed", ending.reason, ending.signal, now)
         elif one is run.rounds[-1] and not streams(run.plan.scheduler):
             self._next_round(run, now)
@@ -266,7 +294,7 @@ class Stages:
     def _tell_closed(self, run: RunState, one: RoundState, now: float) -> None:
         shown = one.message(self._journal.iso)
         scores = ", ".join(f"{k} {v:.4f}" for k, v in shown.evaluation_metrics.combined.items() if v is not None)
-        text = f"round {one.number} closed: {scores or 'not evaluated'}"
+        text = f"round {one.number} closed: {'no model' if one.failure else scores or 'not evaluated'}"
         self._emit(run, now, "round-closed", text, one.number, **shown.model_dump(mode="json"))
 
     def _emit(self, run: RunState, now: float, kind: str, text: str, number: int | None = None, /, **data: Any) -> None:

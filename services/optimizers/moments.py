@@ -7,7 +7,7 @@ negative.
 A moment is an array for each tensor that moves: float64 for one of float64, float32 for shorter ones. Arithmetic is
 float64, so a moment is as exact as the tensor that it moves, and takes twice the memory only where the tensor does.
 The state is a flat map of these arrays, `<moment>.<index of the tensor>`. It is made anew in each step: an aggregation
-that fails leaves the last one as it was.
+that fails leaves the last one as it was. A moment or a step that overflows fails it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ..aggregation import State, trained
-from ..weights import Array, Block, blocks, each, fit_dtype, gather, scatter
+from ..errors import AggregationFailed
+from ..weights import Array, Block, blocks, each, fit_dtype, gather, holds, scatter
 
+ADVICE = "clip what learners send (transforms: ClipNorm), or find whose update is so far from the model"
 Change = Callable[[Array, Mapping[str, Array]], Array]  # pseudo-gradient and moments (changed in place) to the step
 
 
@@ -50,6 +52,11 @@ def move(
             for name, row in rows.items():
                 gather(last[name], block, row)
         old += change(delta, rows)
+        for name, row in rows.items():
+            if not holds(kept[name][block.first].dtype, row):
+                raise AggregationFailed(f"the server optimizer's moment {name!r} overflows; {ADVICE}")
+        if made[block.first].dtype == np.float64 and not holds(np.float64, old):  # shorter ones become infinite
+            raise AggregationFailed(f"the server optimizer's step overflows; {ADVICE}")
         fit_dtype(old, made[block.first].dtype)
         scatter(old, block, made)
         for name, row in rows.items():

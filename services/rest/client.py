@@ -97,6 +97,10 @@ class Client:
         """One learner."""
         return await self._json(m.Learner, "GET", f"v1/learners/{learner_id}")
 
+    async def readmit(self, learner_id: str) -> m.Learner:
+        """Let a learner back that was put aside."""
+        return await self._json(m.Learner, "POST", f"v1/learners/{learner_id}/readmit")
+
     async def next_task(self, learner_id: str, wait_s: float = 30.0) -> m.Task | None:
         """The learner's task, waiting up to `wait_s` seconds for one. Its urls come back absolute."""
         path = f"v1/learners/{learner_id}/task?wait={wait_s:g}"

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from ..config import RunConfig, canonical
+from ..config import canonical, stored
 from ..errors import FederationError
-from ..federation import Assignment, Federation, Member, RoundState, RunState, newest, plan
+from ..federation import Assignment, Federation, Member, RoundState, RunState, plan, take_newest
 from ..messages import Learner
 from ..scheduling import streams
 from ..transforms import first_bounds
@@ -63,7 +63,7 @@ class _Reading:
 
     def run(self) -> tuple[RunState, tuple[str | None, str]]:
         """The run, and the idempotency key and fingerprint with which it was started."""
-        row, config = self._row, RunConfig.model_validate(self._row["config"])
+        row, config = self._row, stored(self._row["config"])
         text = canonical(self._row["config"])
         over = row["ended_at"] is not None  # it makes no more models, however many updates are kept
         lineage = 0 if over else self._federation.lineage_length
@@ -74,7 +74,8 @@ class _Reading:
         run.zeroth = next((one for one in rounds if one.number == 0), None)
         run.rounds = [one for one in rounds if one.number > 0]
         run.open = [one for number in row["open"] for one in rounds if one.number == number]
-        run.bounds = [first_bounds(run.plan.transforms), *(one.bounds for one in run.rounds if one.model)]
+        done = [one for one in run.rounds if one.model or one.failure]
+        run.bounds = [first_bounds(run.plan.transforms), *(one.bounds for one in done)]
         for one in sorted(run.rounds, key=lambda one: one.completed_at or 0.0):
             if one.number in scored:
                 run.note_score(one)
@@ -93,7 +94,9 @@ class _Reading:
         if streams(run.plan.scheduler):
             made = [one for one in run.rounds if one.model is not None]
             known = {member.id for member in self._federation.roster}
-            stream.newest = {key: share for one in made for key, share in newest(one) if key in known}
+            for one in made:
+                take_newest(run, one)
+            stream.newest = {key: share for key, share in stream.newest.items() if key in known}
 
     def _round(self, row: Mapping[str, Any]) -> RoundState:
         one = RoundState(**ROUND.load(row))

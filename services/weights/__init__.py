@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from .admission import Expected, admit
-from .blocks import BLOCK, Block, blocks, copy, each, empty_like, fit_dtype, gather, gather_rows, in_threads, scatter
+from .blocks import (
+    BLOCK,
+    Block,
+    blocks,
+    copy,
+    each,
+    empty_like,
+    fit_dtype,
+    gather,
+    gather_rows,
+    holds,
+    in_threads,
+    scatter,
+)
 from .buffers import allocate, pieces
-from .checks import Spec, check_finite, check_metadata
+from .checks import Spec, check_distance, check_finite, check_metadata
 from .layout import Layout, layout_of
 from .tensors import DTYPES, PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, name_tensors, tensors_of
 from .wire import MAX_DIMENSIONS, MAX_TENSORS, MEDIA_TYPE, digest
@@ -30,6 +43,7 @@ __all__ = [
     "admit",
     "allocate",
     "blocks",
+    "check_distance",
     "check_finite",
     "check_metadata",
     "copy",
@@ -39,6 +53,7 @@ __all__ = [
     "fit_dtype",
     "gather",
     "gather_rows",
+    "holds",
     "in_threads",
     "layout_of",
     "name_tensors",

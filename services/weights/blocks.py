@@ -109,6 +109,12 @@ def fit_dtype(row: Array, dtype: np.dtype[Any]) -> None:
         np.clip(row, -limit, limit, out=row)
 
 
+def holds(dtype: np.dtype[Any] | type[np.floating], row: Array) -> bool:
+    """Whether the numbers of a float64 row are finite in a floating dtype."""
+    limit = float(np.finfo(dtype).max)
+    return bool(-limit <= row.min(initial=0.0) and row.max(initial=0.0) <= limit)  # NaN is the least and the largest
+
+
 def empty_like(model: Sequence[Array]) -> list[Array]:
     """A model of the same dtypes and shapes, its values undefined."""
     return [np.empty(array.shape, array.dtype) for array in model]

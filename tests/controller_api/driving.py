@@ -24,6 +24,7 @@ MSGPACK = "application/vnd.msgpack"
 ENROLL, OPERATOR, VIEWER = (f"{role}-token-of-these-tests" for role in ("enroll", "operator", "viewer"))
 TOKENS: dict[str, Any] = {"enroll_token": ENROLL, "operator_token": OPERATOR, "viewer_token": VIEWER}
 CLOCKS = ("last_seen", "last_seen_s", "waiting_for")  # change with the time alone
+REFUSALS = ("health",)  # what is counted of an update that is refused
 TWO_ROUNDS: dict[str, Any] = {"termination": {"federation_rounds": 2}}
 
 
@@ -154,7 +155,7 @@ async def whole_round(members: list[Member], value: float, accuracy: float) -> N
 
 
 async def seen(http: httpx.AsyncClient, operator: str | None = None) -> dict[str, Any]:
-    """All that the federation shows of its state, without what the clock alone changes."""
+    """All that the federation shows of its state, without what the clock alone changes, and a refusal."""
     paths = ("/v1/federation", "/v1/learners", "/v1/runs")
     found = {path: (await http.get(path, headers=bearer(operator))).json() for path in paths}
     for run in found["/v1/runs"]:
@@ -167,7 +168,7 @@ async def seen(http: httpx.AsyncClient, operator: str | None = None) -> dict[str
 
 def _still(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _still(item) for key, item in value.items() if key not in CLOCKS}
+        return {key: _still(item) for key, item in value.items() if key not in CLOCKS + REFUSALS}
     return [_still(item) for item in value] if isinstance(value, list) else value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -39,6 +39,7 @@ class Fleet:
         self.federation = Federation({}, EPOCH, lambda: f"id-{next(self._ids)}")
         self.ids: dict[str, str] = {}
         self.jobs: list[Aggregation] = []
+        self.factors: dict[str, float] = {}  # by learner's name, of its updates; else 1
         for name in names:
             self.join(name)
 
@@ -67,7 +68,16 @@ class Fleet:
 
     def give(self, task: Assignment, body: str = "", **metrics: float | None) -> tuple[m.Receipt, bool]:
         """The result of a task; by default each task's body is one of its own."""
-        return self.federation.accept(task.id, outcome(task, body, metrics), self.now)
+        made = outcome(task, body, metrics)
+        if task.kind == "train":
+            made = replace(made, factor=self.factors.get(task.learner, 1.0))
+        return self.federation.accept(task.id, made, self.now)
+
+    def refuse(self, name: str, why: str = "tensor 'w' holds NaN") -> Assignment:
+        """The learner sends an update that is refused, for the task that it must have."""
+        task = self.task(name)
+        self.federation.refuse(task.id, why, self.now)
+        return task
 
     def do(self, name: str, kind: str = "train", **metrics: Any) -> Assignment:
         """The learner does the task that it must have."""

@@ -102,6 +102,7 @@ class Commands(RuleBasedStateMachine):
         """Command this fleet."""
         self.fleet = fleet
         self.federation = self.fleet.federation
+        self.fleet.factors = {"n0": 2.0**53, "n1": 7.0, "n2": 0.0}
         self.jobs: list[Aggregation] = []
         self.counted: set[str | None] = set()
         self.seen: list[Assignment] = []
@@ -148,7 +149,7 @@ class Commands(RuleBasedStateMachine):
         done = self.do_tasks(names, score)
         self.take_aggregation()
         if self.jobs:
-            self.finish_aggregation(fails=1)
+            self.finish_aggregation(fails=9)
         return done + self.do_tasks(names, score)
 
     def do_tasks(self, names: list[str], score: float | None) -> Done:
@@ -190,6 +191,23 @@ class Commands(RuleBasedStateMachine):
             before = dump(self.federation)
             self.federation.fail(task.id, task.learner_id, "again", self.fleet.now)
             assert dump(self.federation) == before
+
+    @precondition(lambda self: self.fleet.ids)
+    @rule(data=st.data())
+    def refuse(self, data: st.DataObject) -> None:
+        """An update is refused; once more for the same task changes nothing. Of an evaluation nothing is counted."""
+        name = data.draw(st.sampled_from(sorted(self.fleet.ids)))
+        if task := self.fleet.poll(name):
+            self.federation.refuse(task.id, "not finite", self.fleet.now)
+            before = dump(self.federation)
+            self.federation.refuse(task.id, "not finite", self.fleet.now)
+            assert dump(self.federation) == before
+
+    @precondition(lambda self: self.fleet.ids)
+    @rule(data=st.data())
+    def readmit(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.fleet.ids)))
+        assert self.federation.readmit(self.fleet.ids[name], self.fleet.now).aside is None
 
     @rule(seconds=st.floats(0, 9), names=st.sets(st.sampled_from(NAMES), min_size=4))
     def most_beat(self, seconds: float, names: set[str]) -> None:
@@ -254,6 +272,8 @@ class Commands(RuleBasedStateMachine):
         job = self.jobs.pop(0)
         if fails == 0:
             self.federation.aggregation_failed(job, "no memory", self.fleet.now)
+        elif fails <= 3:
+            self.federation.round_failed(job, "it overflows", self.fleet.now)
         else:
             self.fleet.aggregated(job)
 

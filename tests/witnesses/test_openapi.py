@@ -19,6 +19,16 @@ ADDED = frozenset(
     {
         "/components/schemas/FederationStatus/properties/contract",
         "/components/schemas/FederationStatus/required/contract",
+        "/components/schemas/Capped",
+        "/components/schemas/Learner/properties/health",
+        "/components/schemas/Learner/properties/health_reason",
+        "/components/schemas/Round/properties/capped",
+        "/components/schemas/Round/properties/failure",
+        "/components/schemas/RunConfig/properties/schedule/default/factor_cap",
+        "/components/schemas/RunConfig/properties/schedule/default/max_failed_rounds",
+        "/components/schemas/Schedule/properties/factor_cap",
+        "/components/schemas/Schedule/properties/max_failed_rounds",
+        "/paths/~1v1~1learners~1{learner_id}~1readmit",
     }
 )
 

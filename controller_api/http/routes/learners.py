@@ -51,6 +51,14 @@ async def learner(request: Request, learner_id: str) -> m.Learner:
     return runtime.federation.learner_message(runtime.federation.roster.get(learner_id), runtime.now)
 
 
+@router.post("/{learner_id}/readmit")
+async def readmit(request: Request, learner_id: str) -> m.Learner:
+    """Let a learner back that was put aside (`health: aside`), since its updates were refused in three rounds in a row.
+    It gets tasks from the next round on. Of any other learner nothing changes but that earlier refusals are forgotten.
+    """
+    return await runtime_of(request).readmit(learner_id)
+
+
 @router.delete("/{learner_id}", status_code=204)
 async def leave(request: Request, learner_id: str) -> None:
     """Leave for good: open tasks are void, the round goes on without this learner, its updates are erased. Leaving

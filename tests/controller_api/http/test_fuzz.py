@@ -101,7 +101,8 @@ class Target:
     def state(self) -> object:
         """What every change of the federation changes, without the clocks."""
         runtime = self.running.app.state.runtime
-        return runtime.events.last_id, list(runtime.models._known), list(runtime.store._blobs)
+        told = [event.kind for event in runtime.events.after(0) if event.kind != "update-refused"]  # once a task
+        return told, list(runtime.models._known), list(runtime.store._blobs)
 
     def get(self, path: str) -> int:
         """The status of a path."""

@@ -28,6 +28,7 @@ MATRIX = {
     ("POST", "/v1/learners"): "--+++x+",
     ("GET", "/v1/learners/{learner_id}"): "--x+x++",
     ("DELETE", "/v1/learners/{learner_id}"): "--x+xx+",
+    ("POST", "/v1/learners/{learner_id}/readmit"): "--xxxx+",
     ("GET", "/v1/learners/{learner_id}/task"): "--x+xx+",
     ("POST", "/v1/learners/{learner_id}/heartbeat"): "--x+xx+",
     ("GET", "/v1/models/{digest}"): "--x+xx+",

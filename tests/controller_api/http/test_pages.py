@@ -66,6 +66,8 @@ class Learners:
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=20)
         self._known: list[dict[str, str]] = []  # their ids and headers
+        self.examples: dict[int, int] = {}  # by the order in which they joined, what they say instead of 10
+        self.spoils: int | None = None  # which of them sends what is refused
 
     def join(self, name: str, **request: Any) -> None:
         answer = self._call("POST", "/v1/learners", json={"name": name, "num_training_examples": 10, **request})
@@ -105,12 +107,18 @@ class Learners:
         elif task["kind"] == "train" and failing and learner is self._known[0]:
             self._call("POST", f"{path}/failure", learner, json={"error": failing})
         else:
+            number = self._known.index(learner)
+            if spoilt := task["kind"] == "train" and number == self.spoils:
+                bad = {"Content-Type": "application/vnd.msgpack", **learner}
+                assert self._http.put(f"{path}/result", content=b"\xc1", headers=bad).status_code == 422
+                self._http.post(f"{path}/failure", json={"error": "malformed-update"}, headers=learner)
             data = np.full(3, task["round"], "<f4").tobytes()
             tensor = {"name": "0", "dtype": "float32", "shape": [3], "data": data}
-            metadata = {"num_training_examples": 10}
+            metadata = {"num_training_examples": self.examples.get(number, 10)}
             body = msgpack.packb({"metrics": {}, "metadata": metadata, "tensors": [tensor]})
             weights = {"Content-Type": "application/vnd.msgpack"}
-            self._call("PUT", f"{path}/result", learner, content=body, headers=weights)
+            if not spoilt:
+                self._call("PUT", f"{path}/result", learner, content=body, headers=weights)
 
     def _call(self, method: str, path: str, learner: dict[str, str] | None = None, **more: Any) -> httpx.Response:
         headers = dict(more.pop("headers", {}))
@@ -241,6 +249,47 @@ def test_what_comes_from_learners_is_text(look: Look, tmp_path: Path) -> None:
         expect(page.locator("#log")).to_contain_text(evil)
         assert page.locator("main img, main b:not(details b)").count() == 0
         assert page.evaluate("window.pwned") is None
+        look.leave(url)
+
+
+def test_it_names_learners_that_weigh_too_much_or_get_no_tasks(look: Look, tmp_path: Path) -> None:
+    """With the round, both numbers, the reason, and what to do."""
+    page = look.page
+    with serving(tmp_path) as url:
+        learners = Learners(url)
+        for name in ("anna", "ben", "cleo", "mallory"):
+            learners.join(name)
+        learners.examples, learners.spoils = {0: 2**53}, 3
+        learners.run(4, evaluation={"every": 0})
+        learners.work(until=lambda task: False)
+        page.goto(f"{url}/")
+        expect(page.locator("#state")).to_have_text("Completed after 4 rounds")
+        expect(page.locator("#rounds tr").first).to_contain_text("anna's factor 9.01e+15 counts as 10000")
+        row = page.locator("#learners tr", has_text="mallory")
+        expect(row).to_contain_text("active, aside")
+        expect(row).to_contain_text("Gets no tasks: its updates were refused in 3 rounds in a row")
+        expect(row).to_contain_text("metis readmit mallory or its restart lets it back.")
+        expect(page.locator("#log")).to_contain_text("mallory is put aside and gets no tasks")
+        expect(page.locator("#log")).to_contain_text("anna's factor 9.0072e+15 counts as 10000")
+        look.leave(url)
+
+
+def test_it_says_why_rounds_made_no_model(look: Look, tmp_path: Path) -> None:
+    """In each round, in the log, and at the end of the run."""
+    page = look.page
+    with serving(tmp_path) as url:
+        learners = Learners(url)
+        for name in ("anna", "ben"):
+            learners.join(name)
+        learners.examples = {0: 0, 1: 0}
+        learners.run(4, evaluation={"every": 0})
+        learners.work(until=lambda task: False)
+        page.goto(f"{url}/")
+        expect(page.locator("#state")).to_have_text("Failed in round 3")
+        why = "no update has a scaling factor above 0"
+        expect(page.locator("#waiting")).to_contain_text("3 rounds in a row made no model")
+        expect(page.locator("#rounds tr").last).to_contain_text(f"no model, the one before stays: {why}")
+        expect(page.locator("#log")).to_contain_text(f"round 1 failed: {why}")
         look.leave(url)
 
 

@@ -54,3 +54,15 @@ def test_stop_without_a_run_says_so(ran: LocalFederation, tmp_path: Path) -> Non
     done = metis("stop", "--controller", ran.url, cwd=tmp_path)
     assert done.returncode == 1
     assert "no run is active" in done.stderr
+
+
+def test_learners_are_let_back_by_their_name(ran: LocalFederation, tmp_path: Path) -> None:
+    """Or by their id; who is not there is an error that says where to look."""
+    (one, *_) = json.loads(metis("learners", "--controller", ran.url, "--json", cwd=tmp_path).stdout)
+    assert (one["health"], one["health_reason"]) == ("ok", None)
+    for named in (one["name"], one["id"]):
+        done = metis("readmit", named, "--controller", ran.url, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"{one['name']} gets tasks again, from the next round on\n")
+    done = metis("readmit", "nobody", "--controller", ran.url, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "there is no learner 'nobody'; `metis learners` lists them" in done.stderr

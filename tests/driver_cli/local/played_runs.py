@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.learner_agent.agents import Line, agent_of, ended, running
 LEARNERS = 4
 NUMBERS = 400  # float32 numbers of the first tensor: worth coding
 RATE = 0.1
+NOTHING: Mapping[int, int] = {}
 
 
 class Drifts(Learner):
@@ -29,8 +31,8 @@ class Drifts(Learner):
 
     names = ("a", "b")
 
-    def __init__(self, index: int) -> None:
-        self._noise, self._rows = np.random.default_rng(index), 10 + index
+    def __init__(self, index: int, rows: int | None = None) -> None:
+        self._noise, self._rows = np.random.default_rng(index), 10 + index if rows is None else rows
         self._control = Control()
 
     def get_weights(self) -> list[Any]:
@@ -57,16 +59,26 @@ class Drifts(Learner):
         return [self._noise.standard_normal(NUMBERS, np.float32), self._noise.standard_normal((2, 3), np.float32)]
 
 
-def played(folder: Path, lineage: int, rounds: int = 4, learners: int = LEARNERS, **config: Any) -> Path:
+def played(
+    folder: Path,
+    lineage: int,
+    rounds: int = 4,
+    learners: int = LEARNERS,
+    examples: Mapping[int, int] = NOTHING,
+    **config: Any,
+) -> Path:
     """A run to its end by a controller that keeps so many updates of each learner; returns a copy of its folder, as it
-    was while the controller was there."""
-    return asyncio.run(_played(folder, lineage, learners, {"termination": {"federation_rounds": rounds}, **config}))
+    was while the controller was there. `examples` are what learners say instead of 10, 11, …"""
+    given = {"termination": {"federation_rounds": rounds}, **config}
+    return asyncio.run(_played(folder, lineage, learners, examples, given))
 
 
-async def _played(folder: Path, lineage: int, learners: int, config: dict[str, Any]) -> Path:
+async def _played(
+    folder: Path, lineage: int, learners: int, examples: Mapping[int, int], config: dict[str, Any]
+) -> Path:
     given = Settings(data_dir=folder / "data", log_level="error")
     async with in_process(given, store=ModelStoreConfig("OnDisk", lineage)) as controller:
-        agents = [agent_of(Drifts(i), Line(controller.app), f"learner-{i}") for i in range(learners)]
+        agents = [agent_of(Drifts(i, examples.get(i)), Line(controller.app), f"learner-{i}") for i in range(learners)]
         async with running(*agents):
             await controller.client().start_run({"min_learners": learners, **config})
             run = await ended(controller)

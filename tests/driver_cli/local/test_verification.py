@@ -178,6 +178,48 @@ def test_a_changed_state_differs(tmp_path: Path) -> None:
     assert third.startswith("differs: ")
 
 
+@pytest.mark.parametrize("name", ["FedAvg", "SCAFFOLD", "FedRec", "FedAvg as they come"])
+def test_factors_that_were_capped_are_made_again(tmp_path: Path, name: str) -> None:
+    """From the metadata of the updates and the configuration of the run: what each counted, and the model of it."""
+    folder = played(tmp_path, 0, rounds=8, examples={3: 2**53}, **RUNS.get(name, {}))
+    assert verdicts(folder) == [SAME] * 8
+    counted = {
+        one.factor
+        for round_ in rounds(folder)
+        for one in round_.manifest.updates
+        if one.learner == "learner-3" and len(round_.manifest.updates) + len(round_.manifest.beside) > 2
+    }
+    assert counted <= {10_500.0, 11_000.0, 11_500.0, 12_000.0} | ({2.0**53} if "as they come" in name else set())
+    assert counted or name in ("FedRec", "FedAvg as they come")
+
+
+def test_a_factor_that_counted_without_its_cap_differs(tmp_path: Path) -> None:
+    """A manifest that says so is not believed: the metadata and the configuration make another."""
+    folder = played(tmp_path, 0, rounds=1, examples={3: 2**53})
+    (one,) = rounds(folder)
+    *honest, last = [update.model_dump(mode="json") for update in one.manifest.updates]
+    rewrite(folder, "manifest", one.manifest.key, updates=[*honest, {**last, "factor": 2.0**53}])
+    told = "the factor of learner-3 is 9.0072e+15, its metadata make it 9.0072e+15, which counts as 11000"
+    assert verdicts(folder) == [f"differs: {told}"]
+
+
+def test_rounds_of_a_version_without_a_cap_are_made_without(tmp_path: Path) -> None:
+    """Their configuration has no such key, their factors count as they are: the same arithmetic, the same model."""
+    folder = played(tmp_path, 0, rounds=2, examples={3: 2**53}, schedule={"factor_cap": "none"})
+    with sqlite3.connect(folder / "state.sqlite") as connection:
+        (row,) = connection.execute("SELECT data FROM row WHERE kind = 'run'").fetchone()
+        config = json.loads(row)["config"]
+        assert config["schedule"].pop("factor_cap") == "none"
+        for key, text in connection.execute("SELECT key, data FROM row WHERE kind = 'manifest'").fetchall():
+            manifest = {**json.loads(text), "config": config_digest(canonical(config))}
+            assert manifest.pop("beside") == {}
+            assert manifest["updates"][3]["factor"] == 2.0**53
+            connection.execute("UPDATE row SET data = ? WHERE key = ?", (json.dumps(manifest).encode(), key))
+    connection.close()
+    rewrite(folder, "run", rounds(folder, 1)[0].manifest.run_id, config=config)
+    assert verdicts(folder) == [SAME] * 2
+
+
 def test_what_cannot_be_verified_is_refused(folder: Path, tmp_path: Path) -> None:
     """No folder, no such run, no such round, no models: in words."""
     with pytest.raises(InvalidConfig, match=r"state.sqlite is not there"):

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
 from services.federation import RunState
+from services.scaling import cap_factors
 from services.scheduling import streams
 from tests.services.fleet import dump
 from tests.services.machine import Commands
@@ -25,7 +26,7 @@ class FederationMachine(Commands):
         for _ in range(100):
             self.take_aggregation()
             while self.jobs:
-                self.finish_aggregation(fails=1)
+                self.finish_aggregation(fails=9)
             run = self.federation.active
             if run is None or (run.state, run.hold) == ("waiting", "operator"):
                 return
@@ -60,6 +61,10 @@ class FederationMachine(Commands):
         """Round numbers are 1, 2, 3, …, a round has one model at the most, and an ended run never changes."""
         for run in self.federation.runs.values():
             assert [one.number for one in run.rounds] == list(range(1, len(run.rounds) + 1))
+            assert run.failures <= run.config.schedule.max_failed_rounds
+            assert run.over or run.failures < run.config.schedule.max_failed_rounds
+            assert not any(one.model and one.failure for one in run.rounds)
+            assert len(run.bounds) == 1 + sum(bool(one.model or one.failure) for one in run.rounds)
             assert run.round >= self.rounds.get(run.id, 0)
             self.rounds[run.id] = run.round
             if run.over:
@@ -82,6 +87,21 @@ class FederationMachine(Commands):
                     assert task.model is None or task.model.digest in kept
                 assert (task.outcome is not None) == (task.state == "accepted")
             self._closed_rounds_are_closed(run)
+
+    @invariant()
+    def who_is_put_aside_has_no_task(self) -> None:
+        """And is no member of a round that has begun since."""
+        for member in self.federation.roster:
+            if member.aside is not None:
+                assert self.federation.offers.first(member.id) is None
+                assert member.refused >= 3
+
+    @invariant()
+    def no_factor_counts_more_than_its_cap(self) -> None:
+        """Of what was handed out."""
+        for job in self.jobs:
+            counts, others = [share.factor for share in job.shares], list(job.beside.values())
+            assert counts == cap_factors([share.reported for share in job.shares], job.plan.factor_cap, others)
 
     def _closed_rounds_are_closed(self, run: RunState) -> None:
         for one in run.rounds:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from services.aggregation import State
 from services.config import resolve
-from services.errors import InvalidConfig
+from services.errors import AggregationFailed, InvalidConfig
 from services.federation import plan
 from services.optimizers import OPTIMIZERS, ServerOptimizer
 from services.weights import BLOCK, DTYPES
@@ -223,3 +223,37 @@ def test_a_parameter_is_finite(name: str, value: float) -> None:
     for one in ("learning_rate", key):
         with pytest.raises(ValueError, match=f"{one} must be"):
             OPTIMIZERS[name](**{one: value})
+
+
+HUGE = st.sampled_from([0.0, 1.0, -1e18, 1e18, 1e19, 3e38, -3e38, 1e150, 1e154, 1e200, 1.7e308, -1.7e308])
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@given(
+    st.sampled_from(["float32", "float64"]),
+    st.lists(st.lists(HUGE, min_size=3, max_size=3), min_size=1, max_size=4),
+)
+def test_a_step_that_overflows_fails_and_leaves_the_state(name: str, dtype: str, aggregates: list[list[float]]) -> None:
+    """Whatever is aggregated: the state is of finite numbers, or the step fails and the last state is as it was."""
+    limit = float(np.finfo(dtype).max)
+    model: list[Array] = [np.zeros(3, dtype)]
+    state: State | None = None
+    for values in aggregates:
+        aggregate: list[Array] = [np.clip(np.array(values), -limit, limit).astype(dtype)]
+        before, why = {key: array.copy() for key, array in (state or {}).items()}, "overflows"
+        try:
+            made, after = OPTIMIZERS[name]().step(model, aggregate, [True], state)
+        except AggregationFailed as error:
+            why, made, after = error.detail, model, state
+        assert "overflows" in why
+        assert all(np.isfinite(array).all() for array in (after or {}).values())
+        assert all(np.array_equal(before[key], array) for key, array in (state or {}).items())
+        model, state = made if np.isfinite(made[0]).all() else model, after
+
+
+def test_a_float64_step_that_overflows_is_no_model_of_the_largest_floats() -> None:
+    """It would be held within the floats' range, and look finite."""
+    optimizer = OPTIMIZERS["FedAvgM"](learning_rate=1e200, momentum=0.0)
+    assert optimizer.step([np.zeros(1)], [np.array([1e100])], [True], None)[0][0].tolist() == [1e300]
+    with pytest.raises(AggregationFailed, match="the server optimizer's step overflows"):
+        optimizer.step([np.zeros(1)], [np.array([1e150])], [True], None)

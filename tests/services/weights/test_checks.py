@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from services.errors import MalformedUpdate, NonFiniteUpdate, ShapeMismatch
-from services.weights import BLOCK, DTYPES, Spec, Tensor, check_finite, check_metadata
+from services.errors import InvalidUpdate, MalformedUpdate, NonFiniteUpdate, ShapeMismatch
+from services.weights import BLOCK, DTYPES, Spec, Tensor, check_distance, check_finite, check_metadata
+from services.weights.checks import ORDINARY
 from tests.services.arrays import sample
 
 MODEL = (Tensor("w", sample("float32")), Tensor("steps", np.array(3)))
@@ -95,3 +100,85 @@ def test_metadata_must_be_what_json_carries_on() -> None:
     check_metadata({"n": 5, "lr": 0.1, "big": 2**60, "name": "nan", "none": None, "ok": True})
     with pytest.raises(MalformedUpdate, match=r"metadata\['lr'\] is not finite"):
         check_metadata({"n": 5, "lr": float("nan")})
+
+
+# ---- how far from the model
+FLOATING = [name for name, dtype in DTYPES.items() if dtype.kind not in "iub"]
+LIMITS = {"float64": 1e150, "float32": 1e18, "bfloat16": 1e18}
+
+
+def one(dtype: str, *values: float) -> tuple[Tensor, ...]:
+    """A counter, which may be any number, and a tensor of these values."""
+    with np.errstate(over="ignore"):
+        return (Tensor("n", np.array(2**62)), Tensor("w", np.array(values, np.float64).astype(DTYPES[dtype])))
+
+
+@pytest.mark.parametrize(("dtype", "limit"), LIMITS.items())
+def test_a_tensor_that_is_absurdly_far_is_named(dtype: str, limit: float) -> None:
+    """With the limit of its dtype and its own norm, of all its values: √2 · 0.8 of the limit is more than that."""
+    model = one(dtype, 0.0, 0.0)
+    check_distance(one(dtype, 0.8 * limit, 0.0), model)
+    check_distance(one(dtype, 0.8 * limit, 0.8 * limit), one(dtype, 0.8 * limit, 0.0))
+    with pytest.raises(
+        InvalidUpdate, match=r"tensor 'w' is 1.13e\+\d+ \(L2 norm\) away from the round's model"
+    ) as caught:
+        check_distance(one(dtype, 0.8 * limit, -0.8 * limit), model)
+    assert (caught.value.values["tensor"], caught.value.values["limit"]) == ("w", limit)
+    assert caught.value.values["got"] == pytest.approx(0.8 * limit * math.sqrt(2), rel=0.01)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_largest_numbers_have_a_finite_distance(dtype: str) -> None:
+    """From one end of the floats to the other, in many blocks: refused, with a number that JSON can carry."""
+    most = float(np.finfo(dtype).max)
+    new, old = np.full(2 * BLOCK + 1, most, dtype), np.full(2 * BLOCK + 1, -most, dtype)
+    with pytest.raises(InvalidUpdate) as caught:
+        check_distance([Tensor("w", new)], [Tensor("w", old)])
+    assert math.isfinite(caught.value.values["got"])
+    check_distance([Tensor("w", new)], [Tensor("w", new)])
+
+
+def test_half_precision_and_whole_numbers_are_never_far() -> None:
+    """They hold no such numbers; infinity in them is another check's."""
+    check_distance([Tensor("h", np.full(100, 65504, np.float16)), Tensor("n", np.array([2**63], np.uint64))])
+
+
+VALUES = st.one_of(
+    st.floats(-1e12, 1e12), st.floats(-1e21, 1e21), st.sampled_from([0.0, 1e17, -9.9e17, 1e18, 1.1e18, -3e38])
+)
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=20), st.sampled_from(["float32", "float64"]))
+def test_distance_by_its_definition(pairs: list[tuple[float, float]], dtype: str) -> None:
+    """As exact arithmetic has it; and where both are of an ordinary size it need not be worked out."""
+    new, old = (np.array(column).astype(dtype) for column in zip(*pairs, strict=True))
+    squares = sum((Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(new, old, strict=True))
+    limit = Fraction(LIMITS[dtype])
+    ordinary = check_finite([Tensor("w", new)]) and check_finite([Tensor("w", old)])
+    if abs(squares / limit**2 - 1) < Fraction(1, 10**9):
+        return  # too near to tell in float64
+    try:
+        check_distance([Tensor("w", new)], [Tensor("w", old)])
+        assert squares < limit**2
+    except InvalidUpdate:
+        assert squares > limit**2
+        assert not ordinary
+
+
+@pytest.mark.parametrize("name", FLOATING)
+def test_what_is_of_an_ordinary_size(name: str) -> None:
+    """Finite numbers up to 10^12, on either side of 0, in any block; larger ones are finite all the same."""
+    tensors = [Tensor("a", np.zeros(BLOCK + 3, DTYPES[name])), Tensor("b", np.zeros(3, DTYPES[name]))]
+    assert check_finite(tensors)
+    for tensor in tensors:
+        for value in (9e11, -9e11, 2e12, -2e12):
+            if abs(value) < 1e12 or name != "float16":
+                tensor.array[-1] = value if name != "float16" else 60_000.0
+                assert check_finite(tensors) == (abs(value) < 1e12)
+        tensor.array[-1] = 0
+
+
+def test_every_tensor_of_ordinary_numbers_lies_within_the_limit() -> None:
+    """The largest tensor that a document holds, 4 GiB, of the largest differences that two ordinary numbers have."""
+    for size, limit in ((4, 1e18), (2, 1e18), (8, 1e150)):
+        assert 2 * ORDINARY * math.sqrt(2**32 / size) < limit

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import FederationError, MalformedUpdate, NonFiniteUpdate
-from services.weights import Layout, Tensor, check_finite, layout_of, wire
+from services.weights import BLOCK, Layout, Tensor, check_finite, layout_of, wire
 
 FLOATS = (Tensor("w", np.arange(6, dtype=np.float32).reshape(2, 3)), Tensor("b", np.ones(5, np.float32), False))
 MIXED = (*FLOATS, Tensor("n", np.array(7, np.int64)), Tensor("h", np.ones(3, np.float16)))
@@ -170,3 +170,27 @@ def test_the_newest_layouts_are_found_again() -> None:
     assert layout_of(model) is layout_of(document(FLOATS))
     with pytest.raises(FederationError):
         layout_of(b"\x81")
+
+
+@given(
+    st.lists(st.sampled_from([1, 3, 1000, BLOCK, 3 * BLOCK + 5]), min_size=1, max_size=4),
+    st.sampled_from([0.0, 9e11, -9e11, 1.1e12, -1.1e12, 3e38, np.nan, np.inf, -np.inf]),
+    st.floats(0, 1),
+)
+def test_one_pass_tells_what_is_of_an_ordinary_size(sizes: list[int], value: float, where: float) -> None:
+    """Wherever a number stands, in blocks with and without words between, it is found; those words never are."""
+    tensors = [Tensor(f"t{i}", np.zeros(size, np.float32)) for i, size in enumerate(sizes)]
+    whole = sum(sizes)
+    place = min(int(where * whole), whole - 1)
+    known = layout(tuple(tensors))
+    for tensor in tensors:
+        if 0 <= place < tensor.array.size:
+            tensor.array[place] = value
+        place -= tensor.array.size
+    body = document(tuple(tensors), {"loss": 1e30})
+    assert known.fits(body)
+    if not np.isfinite(value):
+        with pytest.raises(NonFiniteUpdate):
+            known.check_finite(body)
+    else:
+        assert known.check_finite(body) == known._are_ordinary(body) == check_finite(tensors) == (abs(value) <= 1e12)
