@@ -114,15 +114,16 @@ async def test_of_two_bodies_for_one_task_one_counts(served: Served, size: int) 
     record("two bodies for one task, 25 times each", AT_ONCE, AT_ONCE, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_an_upload_for_a_closed_round_is_refused_however_often_it_comes(served: Served, size: int) -> None:
     """409 `round-closed` with the current round, 50 times at once; the model is without it."""
     async with http_to(served) as http:
-        schedule = {"round_deadline_s": 1, "min_updates": 1}
+        schedule = {"round_deadline_s": 5, "min_updates": 1}
         anna, bert = await training(http, size, schedule=schedule, termination={"federation_rounds": 2})
         late = await anna.task()
         assert (await bert.put(await bert.task(), update(3.0, size))).status_code == 201
-        follows = await bert.task(wait=10)
+        follows = await bert.task(wait=30)
         assert follows["round"] == 2
         body = update(1.0, size)
         answers = await asyncio.gather(*(anna.put(late, body) for _ in range(AT_ONCE)))
