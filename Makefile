@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-quick faults lint check fmt lock docker-smoke clean
+.PHONY: help demo test test-quick coverage faults lint check fmt lock docker-smoke clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,10 +21,13 @@ demo: $(VENV)/.base ## a federation on this machine: controller, three learners,
 	$(BIN)/metis demo $(ARGS)
 
 test: $(VENV)/.dev ## the tests (PYTEST_ARGS="-k aggregation", TORCH="torch==2.13.0")
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
 
 test-quick: $(VENV)/.dev ## the tests for daily work: what needs no federation of processes, no slow tests
-	$(BIN)/python -m pytest -m "not slow" -n auto tests/services tests/learner_agent/digits tests/test_architecture.py $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal tests/services tests/learner_agent/digits tests/test_architecture.py $(PYTEST_ARGS)
+
+coverage: $(VENV)/.dev ## the tests, and whether they run as much of the code as before
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term $(PYTEST_ARGS)
 
 faults: $(VENV)/.dev ## break federations in every way there is; writes the table of docs/reliability.md
 	scripts/faults

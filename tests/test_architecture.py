@@ -19,7 +19,6 @@ EDGE = ("rest", "store", "state", "process")  # rooms of the domain that touch t
 NUMERIC_LOOPS = Path("services/weights/blocks.py")  # shares numpy's loops out to threads, waits for all of them
 REGISTRIES = {Path("services", name) for name in ("aggregation", "encoding", "optimizers", "scheduling", "transforms")}
 SMALL = {  # with one importer, and why they stand alone
-    "controller_api/runtime/shutdown.py": "a state of its own, with its own bound on time",
     "learner_agent/agent/inputs.py": "a cache with a rule of its own, tested alone",
 }
 ENTERED_OTHERWISE = {  # modules that are imported past their room's face, and why

@@ -24,11 +24,11 @@ from tests.examples.layouts import cifar10_files, write_archive, write_fashion_m
 
 LIMIT_S = 240.0  # of a scenario
 REASONS = {  # why a block may not be run here, and what then stands in each of its lines
-    "install": r"^(make (demo|test|check|docker-smoke)\b|pip install |git clone |cd )",
+    "install": r"^(make (demo|test|coverage|check|docker-smoke)\b|pip install |git clone |cd )",
     "docker": r"^(docker |LEARNERS?=\S+ docker )",
     "internet": r"^scripts/fashion-mnist ",
     "service": r"^(nginx|systemctl) ",
-    "long": r"^scripts/benchmarks pair ",
+    "long": r"^scripts/(benchmarks pair|measure-rules) ",
 }
 
 
@@ -81,6 +81,7 @@ def _tails(clone: Clone) -> str:
     return "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-800:]}" for file in files)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(LIMIT_S + 30)
 @pytest.mark.parametrize(("name", "fences"), SCENARIOS, ids=[name for name, _ in SCENARIOS])
 def test_commands_work(name: str, fences: list[Fence], tmp_path: Path) -> None:

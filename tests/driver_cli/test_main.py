@@ -10,6 +10,7 @@ import pytest
 from .processes import METIS, clean_environment, metis
 
 
+@pytest.mark.slow
 def test_controller_that_is_not_there_is_3(tmp_path: Path) -> None:
     """A short command gives up after seconds, with the next step."""
     done = metis("status", "--controller", "http://127.0.0.1:9", cwd=tmp_path)

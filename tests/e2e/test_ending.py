@@ -67,6 +67,7 @@ async def closed(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 async def test_a_running_upload_is_taken_and_no_task_is_given(
     start: Callable[..., Process], tmp_path: Path, size: int

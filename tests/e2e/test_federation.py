@@ -18,6 +18,7 @@ async def ended(client: Client) -> bool:
     return (await client.run()).state in ("completed", "failed", "stopped")
 
 
+@pytest.mark.slow
 async def test_three_learners_train_one_model_on_real_data(start: Callable[..., Process], served: Served) -> None:
     """Five rounds over HTTP reach 0.9 on the digits' test rows, and every round has all three updates."""
     digits_learners(start, served.url, 3)
@@ -32,6 +33,7 @@ async def test_three_learners_train_one_model_on_real_data(start: Callable[..., 
     assert accuracy >= 0.9
 
 
+@pytest.mark.slow
 async def test_a_killed_learner_does_not_hang_the_run_and_comes_back(
     start: Callable[..., Process], served: Served
 ) -> None:

@@ -39,6 +39,7 @@ async def test_the_digits_are_learned_in_fewer_bytes(
     assert all(one.bytes.down <= 3 * PLAIN * down for one in results.rounds[1:])  # the first gets model 0 too
 
 
+@pytest.mark.slow
 async def test_a_learner_in_a_process_of_its_own_sends_less_as_well(
     start: Callable[..., Process], served: Served
 ) -> None:

@@ -77,6 +77,7 @@ async def test_a_result_is_sent_again_and_nothing_is_trained_twice(
     assert agent.child.poll() is None
 
 
+@pytest.mark.slow
 async def test_an_agent_outlives_a_controller_that_forgot_it(start: Callable[..., Process], tmp_path: Path) -> None:
     """With InMemory nothing is kept: the result that is sent again is refused with 401, the agent enrols anew and takes
     part in the next run."""

@@ -7,6 +7,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from services.rest import Client
 from tests.conftest import Process, serve, until
 from tests.e2e.test_redis import adding_learner
@@ -14,6 +16,7 @@ from tests.e2e.test_redis import adding_learner
 LEARNERS, ROUNDS = 2, 12
 
 
+@pytest.mark.slow
 async def test_the_driver_follows_the_same_run_to_its_end(start: Callable[..., Process], tmp_path: Path) -> None:
     """Nobody does anything: learners and driver wait for the controller, every round is in the results once, and the
     driver ends with status 0, having said what it waited for."""

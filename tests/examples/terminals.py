@@ -22,6 +22,7 @@ ORDERS = {
     "the driver in between": ("learner-2", "driver", "controller", "learner-1", "learner-3"),
 }
 ANY_ORDER = pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+ANOTHER_ORDER = pytest.mark.parametrize("order", list(ORDERS.values())[1:], ids=list(ORDERS)[1:])
 
 
 @dataclass(frozen=True)

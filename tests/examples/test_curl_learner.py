@@ -45,6 +45,7 @@ async def ended(client: Client) -> m.Results | None:
     return await client.results() if (await client.run()).state in m.TERMINAL else None
 
 
+@pytest.mark.slow
 async def test_it_takes_part_in_every_round_beside_two_of_ours(start: Callable[..., Process], served: Served) -> None:
     """Three rounds with all three updates and scores; at the end of the federation the script exits 0."""
     digits_learners(start, served.url, 2, "own", shares=3)

@@ -21,6 +21,7 @@ def _sklearn() -> None:
         skip_loudly("the scikit-learn quickstart needs scikit-learn: pip install scikit-learn")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 @ANY_ORDER
 def test_five_rounds_on_the_digits_reach_0_93_in_any_order(

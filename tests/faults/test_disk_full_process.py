@@ -140,6 +140,7 @@ async def goes_on(http: httpx.AsyncClient, taken: float) -> bool:
     return over(status) or (free and await counted(http, TAKEN) > taken)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_filled_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A controller process and agents: the disk of its state and of its log is full at random moments, and the run

@@ -114,6 +114,7 @@ async def test_of_two_bodies_for_one_task_one_counts(served: Served, size: int) 
     record("two bodies for one task, 25 times each", AT_ONCE, AT_ONCE, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_an_upload_for_a_closed_round_is_refused_however_often_it_comes(served: Served, size: int) -> None:
     """409 `round-closed` with the current round, 50 times at once; the model is without it."""

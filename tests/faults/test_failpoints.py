@@ -47,6 +47,7 @@ def deaths(failpoints: Sequence[str]) -> Breaking:
     return breaking
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", REACHED)
 async def test_killed_at(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

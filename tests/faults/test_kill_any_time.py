@@ -60,6 +60,7 @@ async def state_of_run(operator: Client) -> str | None:
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_killed_at_any_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten rounds, killed several times at random: the same models bit by bit, no update lost, none counted twice, none

@@ -216,6 +216,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seconds, lambda self, attempt: draw.uniform(0, min(1.0, 0.1 * 2.0**attempt)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("soon")
 @pytest.mark.timeout(60 + 10 * ROUNDS)
 @pytest.mark.parametrize("ending", ENDINGS.values(), ids=ENDINGS.keys())

@@ -59,6 +59,7 @@ async def close_a_round(driven: Driven) -> None:
             await driven.do(("all", "anna", 0))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_any_order() -> None:
     """No order of calls and deaths loses an acknowledged result, counts one twice, or turns a round back."""

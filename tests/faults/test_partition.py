@@ -193,6 +193,7 @@ async def across(start: Callable[..., Process], folder: Path, namespace: Namespa
                 task.cancel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", CHAINS if IN_FULL else ["both directions"])
 @pytest.mark.timeout(180)
 async def test_a_network_that_drops_packets_heals_by_itself(

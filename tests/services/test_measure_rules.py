@@ -13,6 +13,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "measure-rules"
 RULES = ["FedAvg", "FedNova", "QFedAvg", "Median", "TrimmedMean", "Krum", "GeometricMedian", "Bulyan"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads RssAnon, which Linux alone tells")
 def test_memory_grows_neither_with_the_model_nor_with_the_learners(tmp_path: Path) -> None:
     """Eight updates of 40 MB: every rule works in less than 30 MB beside what the process held before."""

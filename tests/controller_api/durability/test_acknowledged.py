@@ -101,6 +101,7 @@ async def test_nothing_is_acknowledged_by_being_asked_again(tmp_path: Path) -> N
         assert (await http.post("/v1/shutdown")).status_code == 202
 
 
+@pytest.mark.slow
 async def test_the_client_keeps_a_result_that_was_not_acknowledged(tmp_path: Path) -> None:
     """A large one, after whose failure it asks how much is there: it is taken when it is written, and not before."""
     async with again(tmp_path) as controller:

@@ -17,6 +17,7 @@ from ..processes import metis
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 
+@pytest.mark.slow
 @linux
 def test_measures_learners_that_wait(tmp_path: Path) -> None:
     """They are all enrolled and get their task within a bound; memory, CPU time and ends of polls are told."""

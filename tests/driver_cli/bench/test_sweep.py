@@ -24,6 +24,7 @@ TIMINGS = {
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
 
 
+@pytest.mark.slow
 def test_measures_rounds_beside_bare_sockets(tmp_path: Path) -> None:
     """The six timings, memory, CPU time, bytes, the floor and the ratio to it; only what was asked for is left."""
     arguments = (
@@ -60,6 +61,7 @@ def test_measures_rounds_beside_bare_sockets(tmp_path: Path) -> None:
         assert case["floor"]["bytes"] == 3 * 4 * case["params"] * case["learners"]
 
 
+@pytest.mark.slow
 @linux
 def test_cost_of_the_controller_is_told(tmp_path: Path) -> None:
     """Without the floor there is no ratio; CPU time and memory are there, and the text names them."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from ..processes import LocalFederation, driver, metis
 
 QUICK = ("--set", "train.epochs=1")
 
 
+@pytest.mark.slow
 def test_watching_ends_with_ctrl_c_and_leaves_the_run_alone(federation: LocalFederation, tmp_path: Path) -> None:
     """A watcher is no owner."""
     with driver(["run", "--controller", federation.url, "--rounds", "100000", *QUICK], tmp_path) as first:
@@ -23,6 +26,7 @@ def test_watching_ends_with_ctrl_c_and_leaves_the_run_alone(federation: LocalFed
         assert first.rest()[0] == 0
 
 
+@pytest.mark.slow
 def test_manual_rounds_are_started_from_the_command_line(federation: LocalFederation, tmp_path: Path) -> None:
     """`metis next-round` starts a round and shows it; the driver that posted the run sees it through."""
     arguments = ["run", "--controller", federation.url, "--rounds", "2", *QUICK, "--set", "advance=manual"]

@@ -40,6 +40,7 @@ def test_without_a_token_or_with_a_wrong_one_the_command_is_refused(guarded: Loc
         assert "wrong-wrong" not in done.stderr
 
 
+@pytest.mark.slow
 def test_token_comes_by_option_file_or_environment(guarded: LocalFederation, tmp_path: Path) -> None:
     """Each way is good, a file best: it is not in the list of processes."""
     (tmp_path / "token").write_text(OPERATOR + "\n")

@@ -46,6 +46,7 @@ def test_json_is_all_that_is_printed_on_standard_output(federation: LocalFederat
     assert "round 2/2" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_another_or_from_a_file(federation: LocalFederation, tmp_path: Path) -> None:
     """--from-run latest begins where the last run ended, --initial-model with the file; never both at once."""
     arguments = ("run", "--controller", federation.url, "--learners", "2", "--rounds", "1", *QUICK, "--json")
@@ -140,6 +141,7 @@ def test_a_killed_driver_leaves_the_run_to_go_on(federation: LocalFederation, tm
     assert (shown["state"], shown["run"]["state"], shown["run"]["round"]) == ("idle", "completed", ROUNDS)
 
 
+@pytest.mark.slow
 def test_second_driver_is_told_of_the_first_watches_and_takes_over(federation: LocalFederation, tmp_path: Path) -> None:
     """One run at a time; others may watch it or attach to it. Stopped by an operator it is done, not failed."""
     arguments = ["run", "--controller", federation.url, "--rounds", "100000", *QUICK]

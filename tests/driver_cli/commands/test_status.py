@@ -11,6 +11,7 @@ import pytest
 from ..processes import METIS, LocalFederation, clean_environment, metis
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "known"),
     [("status", "learner-0"), ("learners", "learner-1"), ("rounds", "2/2"), ("logs", "round-closed")],

@@ -30,6 +30,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_demo_completes_with_a_good_model_and_a_curve(tmp_path: Path) -> None:
     """Five rounds on the digits reach 90 %; settings of another federation in the environment do no harm."""
     done = metis("demo", cwd=tmp_path, METIS_TOKEN="of-another-federation", METIS_OPERATOR_TOKEN="of-another-one-too")
@@ -41,6 +42,7 @@ def test_demo_completes_with_a_good_model_and_a_curve(tmp_path: Path) -> None:
     assert "█" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_demo_ends_its_processes(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C in the middle: results so far, status 130, no process left."""

@@ -52,6 +52,7 @@ def durable(tmp_path: Path) -> Iterator[Durable]:
         one.end()
 
 
+@pytest.mark.slow
 def test_it_works_whatever_the_controller_does(durable: Durable) -> None:
     """It runs: it goes on. It was killed: what it left is as it was, and it starts again. It ended in order."""
     data = durable.folder / "data"

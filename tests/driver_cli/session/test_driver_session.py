@@ -223,6 +223,7 @@ def test_controller_that_never_comes_is_unreachable() -> None:
         DriverSession(f"127.0.0.1:{free_port()}", 1, TWO_ROUNDS, controller_timeout_s=1).run()
 
 
+@pytest.mark.slow
 def test_driver_may_start_before_everything_else(tmp_path: Path) -> None:
     """Driver, then learners, then controller: the run goes through all the same, and `shutdown` ends them all."""
     late = LocalFederation(tmp_path)

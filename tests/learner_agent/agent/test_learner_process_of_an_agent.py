@@ -65,6 +65,7 @@ async def test_a_run_is_done_by_a_process_beside_the_agent(
     assert first == second != agent.child.pid
 
 
+@pytest.mark.slow
 async def test_a_killed_process_is_a_failure_and_the_next_round_has_a_new_one(
     start: Callable[..., Process], served: Served, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant
 
@@ -117,4 +118,4 @@ class FederationMachine(Commands):
 FederationMachine.TestCase.settings = settings(
     max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-test_federation_machine = FederationMachine.TestCase
+test_federation_machine = pytest.mark.slow(FederationMachine.TestCase)

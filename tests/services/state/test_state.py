@@ -238,7 +238,7 @@ KeptMachine.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes
 )
-test_kept_machine = KeptMachine.TestCase
+test_kept_machine = pytest.mark.slow(KeptMachine.TestCase)
 
 
 def kept(fleet: Clock) -> None:
