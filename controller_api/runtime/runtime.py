@@ -24,7 +24,7 @@ from services.federation import Aggregation, Assignment, Federation, Member, Mod
 from services.process import reach
 from services.state import Recorder
 from services.store import ModelStore
-from services.weights import PLAIN, Buffer, Tensor
+from services.weights import PLAIN, Buffer, Tensor, drop_idle
 
 from ..clock import TICK_S, Clock
 from ..durability import Folder, Models, StoreCalls, Writer
@@ -42,6 +42,7 @@ T = TypeVar("T")
 log = structlog.get_logger("controller")
 LOOK_S = 0.002  # deadlines are looked at no more often, however many changes there are
 LOOKS = 5  # how many writes somebody who only looks waits for
+IDLE_S = 30.0  # how long buffers of uploads wait for the next ones
 STALL_TOLD_S = 1.0  # a shorter stall is no line of the log
 STALL_KEPT_S = 1.0  # stalls that add up to less are not written down: what a restart is told of time is no closer
 
@@ -382,13 +383,14 @@ class Runtime:
             self._background.create_task(self._aggregate(job))
 
     async def _keep_clock(self) -> None:
-        """Touch the clock, and tell of stalls."""
+        """Touch the clock, and tell of stalls; what is idle goes in time."""
         while True:
             if stalled_s := self.clock.touch():
                 self.metrics.stalled.inc(stalled_s)
                 told = log.warning if stalled_s >= STALL_TOLD_S else log.debug
                 told("stood still: leases and deadlines are that much later", seconds=round(stalled_s, 2))
                 self._changed(lambda: self.federation.tick(self.now))
+            drop_idle(IDLE_S)
             await asyncio.sleep(TICK_S)
 
     async def _keep_time(self) -> None:

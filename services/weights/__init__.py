@@ -17,7 +17,7 @@ from .blocks import (
     in_threads,
     scatter,
 )
-from .buffers import allocate, pieces
+from .buffers import allocate, drop_idle, pieces
 from .checks import Spec, check_distance, check_finite, check_metadata
 from .layout import Layout, layout_of
 from .tensors import DTYPES, PLAIN, Array, Buffer, Coded, Document, Parsed, Tensor, name_tensors, tensors_of
@@ -48,6 +48,7 @@ __all__ = [
     "check_metadata",
     "copy",
     "digest",
+    "drop_idle",
     "each",
     "empty_like",
     "fit_dtype",

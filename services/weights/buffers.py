@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ STEP = 1 << 18  # bytes: mappings are multiples of this, so that bodies of nearl
 HUGE = 1 << 21  # bytes: a huge page
 IDLE = 8  # mappings that are kept for the next buffers; more are given back to the system
 
-_idle: deque[mmap.mmap] = deque()
+_idle: deque[tuple[mmap.mmap, float]] = deque()  # with the time since when
 _most = IDLE
 
 
@@ -50,8 +51,18 @@ def _map(length: int) -> mmap.mmap:
     return mapping
 
 
+def drop_idle(longer_than_s: float) -> None:
+    """Give back to the system what nobody has used for so long: what is asked for now may be of another size."""
+    before = time.monotonic() - longer_than_s
+    with contextlib.suppress(IndexError):  # another thread took the last
+        for _ in range(len(_idle)):
+            mapping, since = _idle.popleft()
+            if since > before:
+                _idle.append((mapping, since))
+
+
 def _give_back(mapping: mmap.mmap) -> None:
-    _idle.append(mapping)
+    _idle.append((mapping, time.monotonic()))
     if len(_idle) > _most:
         with contextlib.suppress(IndexError):  # another thread took it
             _idle.popleft()
@@ -61,12 +72,12 @@ def _take(length: int) -> mmap.mmap | None:
     """An idle mapping of this length."""
     for _ in range(len(_idle)):
         try:
-            mapping = _idle.popleft()
+            mapping, since = _idle.popleft()
         except IndexError:  # another thread was quicker
             return None
         if len(mapping) == length:
             return mapping
-        _idle.append(mapping)
+        _idle.append((mapping, since))
     return None
 
 

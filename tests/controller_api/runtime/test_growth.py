@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from controller_api.http.gate import FAILURE_BYTES, HEARTBEAT_BYTES, JOIN_BYTES, SCORES_BYTES
+from controller_api.runtime import runtime as runtime_module
 from controller_api.runtime.events import FLEETING_KEPT
 from controller_api.runtime.metrics import SCORES
 from services.messages import Heartbeat
+from services.weights import allocate, buffers
 from services.weights.wire import MAX_TOLD_BYTES
-from tests.conftest import InProcess
+from tests.conftest import InProcess, until
 from tests.controller_api.driving import begin, document, problem, weights
 
 JSON = {"Content-Type": "application/json"}
@@ -91,3 +93,19 @@ async def test_what_an_update_tells_is_bounded(controller: InProcess) -> None:
     fits = {"num_training_examples": 10, "note": "x" * 9000}
     assert len(json.dumps(numbers)) < MAX_TOLD_BYTES
     assert (await anna.put(task, document(*weights(1.0), metrics=numbers, metadata=fits))).status_code == 201
+
+
+async def test_buffers_of_uploads_go_when_nobody_uses_them(
+    controller: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the largest that were ever sent would be held for ever, whatever the models are now."""
+    monkeypatch.setattr(runtime_module, "IDLE_S", 0.3)
+    held = [allocate(5_000_000 + number * 2_000_000) for number in range(3)]
+    assert len({len(one) for one in held}) == 3
+    held.clear()
+    assert buffers._idle
+
+    async def gone() -> bool:
+        return not buffers._idle
+
+    await until(gone, 10)
