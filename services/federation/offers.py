@@ -129,9 +129,8 @@ class Offers:
         return task is not None and task.state == "offered"
 
     def restore(self, tasks: Iterable[Assignment]) -> None:
-        """Tasks of a run that was written down, in the order in which they were offered: of one moment a model is
-        evaluated first, then trained."""
-        for task in sorted(tasks, key=lambda one: (one.offered_at, one.kind == "train")):
+        """Tasks of a run that was written down, the oldest first."""
+        for task in tasks:
             self._tasks[task.id] = task
             if task.state == "offered":
                 self._open.setdefault(task.learner_id, deque()).append(task)
