@@ -119,7 +119,7 @@ async def test_of_two_bodies_for_one_task_one_counts(served: Served, size: int) 
 async def test_an_upload_for_a_closed_round_is_refused_however_often_it_comes(served: Served, size: int) -> None:
     """409 `round-closed` with the current round, 50 times at once; the model is without it."""
     async with http_to(served) as http:
-        schedule = {"round_deadline_s": 15, "min_updates": 1}  # 100 MB are refused in one
+        schedule = {"round_deadline_s": 10, "min_updates": 1, "lease_s": 300}  # 100 MB are refused in one round
         anna, bert = await training(http, size, schedule=schedule, termination={"federation_rounds": 2})
         late = await anna.task()
         assert (await bert.put(await bert.task(), update(3.0, size))).status_code == 201
