@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from controller_api.durability.writer import PAUSE_S
 from services.messages import TERMINAL
 from tests.conftest import Process, free_port, until
 from tests.faults.disk import SmallDisk, small_disk
@@ -86,7 +87,12 @@ class Fills:
         self._count, self._pause_s = count, length_s / count
 
     async def __call__(self, controller: ControllerProcess) -> None:
-        """See the class; ends with the run."""
+        """See the class; ends with the run, once all is written: an end that is seen while the disk is full is not
+        yet kept."""
+        await self._fill(controller)
+        await asyncio.sleep(2 * PAUSE_S)
+
+    async def _fill(self, controller: ControllerProcess) -> None:
         async with httpx.AsyncClient(base_url=controller.url, trust_env=False, timeout=30) as http:
             while self.felt < self._count:
                 await asyncio.sleep(self._draw.uniform(0, self._pause_s))
