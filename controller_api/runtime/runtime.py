@@ -42,7 +42,7 @@ T = TypeVar("T")
 log = structlog.get_logger("controller")
 LOOK_S = 0.002  # deadlines are looked at no more often, however many changes there are
 LOOKS = 5  # how many writes somebody who only looks waits for
-IDLE_S = 30.0  # how long buffers of uploads wait for the next ones
+IDLE_S = 30.0  # how long buffers of uploads wait for the next ones, or up to twice as long
 STALL_TOLD_S = 1.0  # a shorter stall is no line of the log
 STALL_KEPT_S = 1.0  # stalls that add up to less are not written down: what a restart is told of time is no closer
 
@@ -102,7 +102,7 @@ class Runtime:
                 self._changed(lambda: self.federation.tick(self.now))
             if self.writer:
                 self.writer.resumed()
-            work = (self._keep_clock(), self._keep_time(), self.calls.retry_owed())
+            work = (self._keep_clock(), self._keep_time(), self._drop_idle(), self.calls.retry_owed())
             tasks = [group.create_task(one) for one in work]
             try:
                 yield
@@ -383,15 +383,20 @@ class Runtime:
             self._background.create_task(self._aggregate(job))
 
     async def _keep_clock(self) -> None:
-        """Touch the clock, and tell of stalls; what is idle goes in time."""
+        """Touch the clock, and tell of stalls."""
         while True:
             if stalled_s := self.clock.touch():
                 self.metrics.stalled.inc(stalled_s)
                 told = log.warning if stalled_s >= STALL_TOLD_S else log.debug
                 told("stood still: leases and deadlines are that much later", seconds=round(stalled_s, 2))
                 self._changed(lambda: self.federation.tick(self.now))
-            drop_idle(IDLE_S)
             await asyncio.sleep(TICK_S)
+
+    async def _drop_idle(self) -> None:
+        """Buffers of uploads that nobody needs for a while go."""
+        while True:
+            await asyncio.sleep(IDLE_S)
+            drop_idle()
 
     async def _keep_time(self) -> None:
         """Call the federation at its deadlines."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ STEP = 1 << 18  # bytes: mappings are multiples of this, so that bodies of nearl
 HUGE = 1 << 21  # bytes: a huge page
 IDLE = 8  # mappings that are kept for the next buffers; more are given back to the system
 
-_idle: deque[tuple[mmap.mmap, float]] = deque()  # with the time since when
+_idle: deque[tuple[mmap.mmap, bool]] = deque()  # with whether it was idle at the last `drop_idle`
 _most = IDLE
 
 
@@ -51,18 +50,17 @@ def _map(length: int) -> mmap.mmap:
     return mapping
 
 
-def drop_idle(longer_than_s: float) -> None:
-    """Give back to the system what nobody has used for so long: what is asked for now may be of another size."""
-    before = time.monotonic() - longer_than_s
+def drop_idle() -> None:
+    """Give back to the system what nobody has used since the last call: what comes now may be of another size."""
     with contextlib.suppress(IndexError):  # another thread took the last
         for _ in range(len(_idle)):
-            mapping, since = _idle.popleft()
-            if since > before:
-                _idle.append((mapping, since))
+            mapping, was_idle = _idle.popleft()
+            if not was_idle:
+                _idle.append((mapping, True))
 
 
 def _give_back(mapping: mmap.mmap) -> None:
-    _idle.append((mapping, time.monotonic()))
+    _idle.append((mapping, False))
     if len(_idle) > _most:
         with contextlib.suppress(IndexError):  # another thread took it
             _idle.popleft()
@@ -72,12 +70,12 @@ def _take(length: int) -> mmap.mmap | None:
     """An idle mapping of this length."""
     for _ in range(len(_idle)):
         try:
-            mapping, since = _idle.popleft()
+            mapping, was_idle = _idle.popleft()
         except IndexError:  # another thread was quicker
             return None
         if len(mapping) == length:
             return mapping
-        _idle.append((mapping, since))
+        _idle.append((mapping, was_idle))
     return None
 
 

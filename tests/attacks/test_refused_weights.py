@@ -22,6 +22,7 @@ from tests.conftest import Process, Served, serve
 from tests.controller_api.driving import MSGPACK, Member, begin, document, weights
 
 MB = 1_000_000
+REFUSED = (413, 422, 0)  # 0: the connection was closed while curl was still sending
 STALL_S = 1.0  # nobody waits so long for an answer of a few bytes, on a machine that does other work too
 
 
@@ -109,7 +110,7 @@ async def test_a_refused_update_stalls_nobody(start: Callable[..., Process], tmp
         eve, anna = await begin(http_client, "eve", "anna")
         task, before = await eve.task(), resident(served)
         with probing(served) as took:
-            assert await sent(eve, task, served.url, body) in (413, 422)
+            assert await sent(eve, task, served.url, body) in REFUSED
         assert max(took) < STALL_S
         assert resident(served) - before < 2 * size / MB + 16
         assert (await anna.put(await anna.task(), document(*weights(1.0)))).status_code == 201

@@ -14,7 +14,7 @@ from controller_api.runtime.metrics import SCORES
 from services.messages import Heartbeat
 from services.weights import allocate, buffers
 from services.weights.wire import MAX_TOLD_BYTES
-from tests.conftest import InProcess, until
+from tests.conftest import InProcess, in_process, until
 from tests.controller_api.driving import begin, document, problem, weights
 
 JSON = {"Content-Type": "application/json"}
@@ -95,17 +95,16 @@ async def test_what_an_update_tells_is_bounded(controller: InProcess) -> None:
     assert (await anna.put(task, document(*weights(1.0), metrics=numbers, metadata=fits))).status_code == 201
 
 
-async def test_buffers_of_uploads_go_when_nobody_uses_them(
-    controller: InProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_buffers_of_uploads_go_when_nobody_uses_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the largest that were ever sent would be held for ever, whatever the models are now."""
-    monkeypatch.setattr(runtime_module, "IDLE_S", 0.3)
-    held = [allocate(5_000_000 + number * 2_000_000) for number in range(3)]
-    assert len({len(one) for one in held}) == 3
-    held.clear()
-    assert buffers._idle
+    monkeypatch.setattr(runtime_module, "IDLE_S", 0.2)
+    async with in_process():
+        held = [allocate(5_000_000 + number * 2_000_000) for number in range(3)]
+        assert len({len(one) for one in held}) == 3
+        held.clear()
+        assert buffers._idle
 
-    async def gone() -> bool:
-        return not buffers._idle
+        async def gone() -> bool:
+            return not buffers._idle
 
-    await until(gone, 10)
+        await until(gone, 10)
