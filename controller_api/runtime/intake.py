@@ -47,7 +47,7 @@ from .runtime import Runtime
 T = TypeVar("T")
 Change = Callable[[Sequence[Tensor]], tuple[m.Transformed, ...]]  # changes an update's tensors in place
 FIRST_MODEL = Expected()
-WALKED_INLINE = 1 << 14  # bytes that are walked value by value on the event loop, in a few milliseconds
+WALKED_INLINE = 1 << 13  # bytes walked value by value on the event loop: of the smallest tensors 200, below 10 ms
 SPARSE = 4  # a value and its index have at most so many times the bytes of the model's value
 MOST = ", the most that a result of this task can have"
 OPERATOR = "operator"  # in whose name models have a slot
