@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-from controller_api.durability.writer import PAUSE_S
 from services.messages import TERMINAL
 from tests.conftest import Process, free_port, until
 from tests.faults.disk import SmallDisk, small_disk
@@ -90,7 +89,13 @@ class Fills:
         """See the class; ends with the run, once all is written: an end that is seen while the disk is full is not
         yet kept."""
         await self._fill(controller)
-        await asyncio.sleep(2 * PAUSE_S)
+        async with httpx.AsyncClient(base_url=controller.url, trust_env=False, timeout=30) as http:
+
+            async def written() -> bool:
+                """To leave is answered when all before it is on the disk; nobody of that name is here."""
+                return (await http.delete("/v1/learners/nobody")).status_code == 204
+
+            await until(written, GOES_ON_S)
 
     async def _fill(self, controller: ControllerProcess) -> None:
         async with httpx.AsyncClient(base_url=controller.url, trust_env=False, timeout=30) as http:
