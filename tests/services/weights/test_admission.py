@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from services.errors import InvalidUpdate, MalformedUpdate
-from services.weights import Expected, admit, layout_of, name_tensors, wire
+from services.weights import Expected, admit, layout_of, messagepack, name_tensors, wire
 
 MODEL = name_tensors([np.ones((20, 5), np.float32) for _ in range(20)])
 OWN = b"".join(wire.encode(MODEL, {}, {"n": 1}))
@@ -63,13 +63,13 @@ class Counted:
 def counted(monkeypatch: pytest.MonkeyPatch) -> type[Counted]:
     """Every reader tells it where it is when it refuses, and at each tensor."""
     Counted.furthest = 0
-    keys = wire.Reader.text
+    keys = messagepack.Reader.text
 
     def text(reader: Any, *rest: Any) -> str:
         Counted.furthest = max(Counted.furthest, reader.at)
         return keys(reader, *rest)
 
-    monkeypatch.setattr(wire.Reader, "text", text)
+    monkeypatch.setattr(messagepack.Reader, "text", text)
     return Counted
 
 
