@@ -15,9 +15,9 @@ from services.federation import Entry, Journal
 
 from .metrics import Metrics
 
-KEPT = 10_000
-FLEETING = ("task-progress",)  # of use in their moment only, and as many as learners like to send
-FLEETING_KEPT = 1000  # for followers that are a little behind
+KEPT = 10_000  # beside those of which a learner may cause as many as it likes:
+FLEETING = "task-progress"  # of use in its moment only
+OFTEN_KEPT = {FLEETING: 1000, "learner-joined": 2000, "learner-left": 2000}
 QUIET_S = 15.0  # a follower hears at least a sign of life this often
 
 
@@ -28,7 +28,7 @@ class EventLog:
         """`before`: events of earlier processes, which are gone."""
         self._last_id = before
         self._events: deque[Entry] = deque(maxlen=KEPT)
-        self._fleeting: deque[Entry] = deque(maxlen=FLEETING_KEPT)
+        self._often: dict[str, deque[Entry]] = {kind: deque(maxlen=kept) for kind, kept in OFTEN_KEPT.items()}
         self._more = asyncio.Event()
         self._closed = False
 
@@ -40,7 +40,7 @@ class EventLog:
     def append(self, events: Iterable[Entry]) -> None:
         """Add events and wake the followers."""
         for event in events:
-            (self._fleeting if event.kind in FLEETING else self._events).append(event)
+            self._often.get(event.kind, self._events).append(event)
             self._last_id = event.id
         self._wake()
 
@@ -55,7 +55,8 @@ class EventLog:
 
     def after(self, event_id: int) -> list[Entry]:
         """Events newer than `event_id`, oldest first."""
-        return list(merge(_newer(self._events, event_id), _newer(self._fleeting, event_id), key=attrgetter("id")))
+        newer = (_newer(one, event_id) for one in (self._events, *self._often.values()))
+        return list(merge(*newer, key=attrgetter("id")))
 
     async def follow(self, event_id: int) -> AsyncIterator[list[Entry]]:
         """Batches of events after `event_id`, for ever; an empty batch is a sign of life.
@@ -64,7 +65,7 @@ class EventLog:
         """
         if event_id > self.last_id:
             event_id = 0  # the log of an earlier process: begin anew
-        replay = _newer(self._events, event_id)
+        replay = [event for event in self.after(event_id) if event.kind != FLEETING]
         event_id = self.last_id
         if replay:
             yield replay

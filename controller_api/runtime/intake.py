@@ -196,7 +196,7 @@ async def body_of(runtime: Runtime, request: Request, task: Assignment | None = 
             elif task is None or task.outcome is not None:
                 yield await _read(request, size)
             else:
-                upload = runtime.uploads.begin(task.id, size)
+                upload = runtime.uploads.begin(task.id, learner, size)
                 await upload.fill(request, size)
                 with runtime.uploads.whole(task.id, upload) as body:
                     yield body

@@ -37,7 +37,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Drop it now; what cannot be written down is left for the next time."""
-        self._uploads.keep(self._federation.offers.is_open)
+        self._uploads.keep(self._federation.offers.is_open, self._federation.roster.find)
         old = self._models.unneeded()
         released, self._federation.released = self._federation.released, []
         try:

@@ -7,7 +7,7 @@ The upload resource is the result's own path, so its address is known and no 104
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -26,8 +26,9 @@ KEPT_S = 600.0  # how long an unfinished upload waits for its client
 class Upload:
     """One upload: the buffer of its whole length, and how much of it has come."""
 
-    def __init__(self, length: int, clock: Clock) -> None:
+    def __init__(self, learner: str, length: int, clock: Clock) -> None:
         self._clock = clock
+        self.learner = learner
         self.buffer = allocate(length)
         self.have = 0
         self.touched = clock.ran()
@@ -63,15 +64,18 @@ class Sender:
 
 
 class Uploads:
-    """Unfinished uploads by task, to be resumed; what nobody reads now makes room for new ones, the oldest first.
+    """Unfinished uploads by task, to be resumed; what nobody reads now makes room for new ones.
 
-    One that is no longer here may still be read: it then ends on its own connection, whole or cut.
+    First goes what was sent by those who begin much and end nothing: of the learner with the most uploads begun since
+    its last whole one, and of several the oldest. One that is no longer here may still be read: it then ends on its own
+    connection, whole or cut.
     """
 
     def __init__(self, most: int, clock: Clock | None = None) -> None:
         self._most = most
         self._clock = clock or Clock()
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
+        self._begun: Counter[str] = Counter()  # by learner: uploads since its last whole one
         self._senders: dict[str, deque[Sender]] = {}  # by task; the first one sends
 
     @asynccontextmanager
@@ -105,16 +109,17 @@ class Uploads:
             first.body.stop("another connection asked how much of this result is here, to go on with it")
             await first.ended.wait()
 
-    def begin(self, task_id: str, length: int) -> Upload:
+    def begin(self, task_id: str, learner: str, length: int) -> Upload:
         """A new upload, in the place of an earlier one of the same task."""
         self._uploads.pop(task_id, None)
         now = self._clock.ran()
         for old in [key for key, one in self._uploads.items() if not one.read and now - one.touched > KEPT_S]:
             del self._uploads[old]
         while len(self._uploads) >= self._most:
-            idle = (key for key, one in self._uploads.items() if not one.read)
-            del self._uploads[next(idle, next(iter(self._uploads)))]
-        upload = self._uploads[task_id] = Upload(length, self._clock)
+            idle = [key for key, one in self._uploads.items() if not one.read] or list(self._uploads)
+            del self._uploads[max(idle, key=lambda key: self._begun[self._uploads[key].learner])]
+        self._begun[learner] += 1
+        upload = self._uploads[task_id] = Upload(learner, length, self._clock)
         return upload
 
     def find(self, task_id: str) -> Upload | None:
@@ -140,14 +145,18 @@ class Uploads:
         try:
             with upload.dealt_with() as body:
                 yield body
+            del self._begun[upload.learner]
         finally:
             if self._uploads.get(task_id) is upload:
                 del self._uploads[task_id]
 
-    def keep(self, wanted: Callable[[str], bool]) -> None:
-        """Forget what came for tasks that are not `wanted` any more, and that nobody reads now."""
+    def keep(self, wanted: Callable[[str], bool], here: Callable[[str], object]) -> None:
+        """Forget what came for tasks that are not `wanted` any more, and that nobody reads now; and what is known of
+        learners that are not `here`."""
         for task_id in [key for key, one in self._uploads.items() if not (one.read or wanted(key))]:
             del self._uploads[task_id]
+        for learner in [one for one in self._begun if here(one) is None]:
+            del self._begun[learner]
 
     def end(self, task_id: str) -> None:
         """Forget an upload; whoever sends it stops."""

@@ -14,6 +14,7 @@ class Changes:
     members: set[str] = field(default_factory=set)
     tasks: set[str] = field(default_factory=set)
     runs: set[str] = field(default_factory=set)
+    participants: set[tuple[str, str]] = field(default_factory=set)  # of a run, who left it or was there at its end
     forgotten: set[str] = field(default_factory=set)  # runs that are not remembered any more
     uploaded: bool = False  # models that an operator put
     manifests: list[Manifest] = field(default_factory=list)  # of community models that were made
@@ -23,7 +24,7 @@ class Changes:
 
     def clear(self) -> None:
         """All of it is written down."""
-        for ids in (self.members, self.tasks, self.runs, self.forgotten):
+        for ids in (self.members, self.tasks, self.runs, self.participants, self.forgotten):
             ids.clear()
         self.manifests.clear()
         self.uploaded = False

@@ -400,9 +400,8 @@ class Federation:
 
     def results(self, run: RunState, now: float) -> m.Results:
         """Everything about a run; before its end the closed rounds."""
-        if not run.over:
-            self._note_participants(run, now)
-        return run.results(self.journal.iso, waiting_for(self.stages, run, now))
+        here = run.participants.values() if run.over else self._here(now)
+        return run.results(self.journal.iso, waiting_for(self.stages, run, now), here)
 
     def kept_models(self) -> set[str]:
         """Digests of the models that must be kept."""
@@ -441,21 +440,22 @@ class Federation:
         undone = [one for one in run.rounds if one.model is None and one.failure is None]
         self._release([task for one in undone for task in one.accepted], run)
         self._release(run.stream.arrived, run)
-        self._note_participants(run, now)
+        run.participants = {one.id: one for one in self._here(now)}
+        self.changes.participants |= {(run.id, key) for key in run.participants}
         self.runs.active = None
         self._expire(now)  # from now on the controller's own lease counts
 
-    def _note_participants(self, run: RunState, now: float) -> None:
-        run.participants |= {one.id: self.learner_message(one, now) for one in self.roster}
+    def _here(self, now: float) -> list[m.Learner]:
+        return [self.learner_message(one, now) for one in self.roster]
 
     def _remove(self, member: Member, now: float) -> None:
         self.offers.void_all(member.id, None, f"{member.name} left", now)
         self.roster.remove(member.id)
-        if self.active:
-            self.changes.runs.add(self.active.id)
-            self.active.stream.forget(member.id)
-            shown = self.learner_message(member, now)
-            self.active.participants[member.id] = shown.model_copy(update={"state": "left"})
+        if run := self.active:
+            self.changes.runs.add(run.id)
+            run.stream.forget(member.id)
+            run.departed[member.id] = self.learner_message(member, now).model_copy(update={"state": "left"})
+            self.changes.participants |= {(run.id, member.id), *((run.id, key) for key in run.forget_departed())}
         self.journal.emit(now, "learner-left", f"{member.name} left", learner=member.name, data={"id": member.id})
 
     def _seen(self, learner_id: str, now: float) -> Member:

@@ -28,6 +28,7 @@ class Offers:
         self._changes = roster.changes
         self._tasks: dict[str, Assignment] = {}
         self._open: dict[str, deque[Assignment]] = {}
+        self._offered = 0
 
     def offer(
         self,
@@ -44,7 +45,10 @@ class Offers:
         given = model.coded if model and model.coded and member.takes(encoding.down) else model
         up = encoding.up if member.takes(encoding.up) else PLAIN
         who = (member.id, member.name)
-        task = Assignment(self._new_id(), kind, *who, run_id, number, model, given, up, now, deadline)
+        self._offered += 1
+        task = Assignment(
+            self._new_id(), kind, *who, run_id, number, model, given, up, now, deadline, order=self._offered
+        )
         self._tasks[task.id] = task
         self._note(task)
         self._open.setdefault(member.id, deque()).append(task)
@@ -129,9 +133,10 @@ class Offers:
         return task is not None and task.state == "offered"
 
     def restore(self, tasks: Iterable[Assignment]) -> None:
-        """Tasks of a run that was written down, the oldest first."""
-        for task in tasks:
+        """Tasks of a run that was written down. Those of 0.1 have no order of their own: they come as they are given."""
+        for task in sorted(tasks, key=lambda task: task.order):
             self._tasks[task.id] = task
+            self._offered = max(self._offered, task.order)
             if task.state == "offered":
                 self._open.setdefault(task.learner_id, deque()).append(task)
 

@@ -64,6 +64,7 @@ class Assignment:
     fetched_at: float | None = None
     done_at: float | None = None
     outcome: Outcome | None = None
+    order: int = 0  # among all tasks that were offered: a learner does its oldest first
 
     @property
     def inputs(self) -> Mapping[str, ModelInfo]:

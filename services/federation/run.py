@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Literal
@@ -98,6 +98,9 @@ class Stream:
         self.resting.discard(learner_id)
 
 
+MAX_DEPARTED = 1000  # learners that left are shown of a run: whoever comes and goes makes it no larger
+
+
 @dataclass
 class RunState:
     """A run, from its configuration to its end. Rounds are kept with their tasks."""
@@ -125,7 +128,8 @@ class RunState:
     bounds: list[Bounds] = field(default_factory=list)  # of the transforms: at first, and after each aggregation
     scores: list[tuple[int, float | None]] = field(default_factory=list)  # round, watched metric of its model
     history: History = field(default_factory=History)
-    participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left or it ended
+    departed: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left: the newest
+    participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, who was there when it ended
     reason: str | None = None
     ended_by: str | None = None
     ended_at: float | None = None
@@ -254,6 +258,13 @@ class RunState:
         """So many rounds that made a model, 0: all."""
         return [one for one in self.rounds if one.model][-rounds:]
 
+    def forget_departed(self) -> list[str]:
+        """Of the learners that left only the newest are shown; the ids of those that are forgotten now."""
+        old = list(self.departed)[: max(0, len(self.departed) - MAX_DEPARTED)]
+        for learner_id in old:
+            del self.departed[learner_id]
+        return old
+
     def message(self, iso: Iso, waiting_for: str | None) -> m.Run:
         """This run as the contract shows it."""
         return m.Run(
@@ -271,14 +282,14 @@ class RunState:
             ended_at=iso(self.ended_at) if self.ended_at is not None else None,
         )
 
-    def results(self, iso: Iso, waiting_for: str | None) -> m.Results:
-        """Everything about this run; before its end only the closed rounds."""
+    def results(self, iso: Iso, waiting_for: str | None, here: Iterable[m.Learner]) -> m.Results:
+        """Everything about this run; before its end only the closed rounds, and the learners that are `here`."""
         shown = [one for one in self.rounds if self.over or one.state == "closed"]
         return m.Results(
             run=self.message(iso, waiting_for),
             rounds=[one.message(iso) for one in shown],
             tasks=[task.record() for task in self.tasks()],
-            learners=sorted(self.participants.values(), key=lambda learner: learner.name),
+            learners=sorted([*self.departed.values(), *here], key=lambda learner: learner.name),
             model=self.model.digest if self.model else None,
             global_iteration=self.aggregations,
             initial_evaluation=self.zeroth.evaluation if self.zeroth else None,

@@ -79,11 +79,16 @@ class _Reading:
         for one in sorted(run.rounds, key=lambda one: one.completed_at or 0.0):
             if one.number in scored:
                 run.note_score(one)
-        for shown in self._rows["participants"]:
-            run.participants = {key: Learner.model_validate(one) for key, one in shown.items()}
+        self._participants(run)
         self._stream(run)
         idempotency = row["idempotency"]
         return run, (idempotency[0], idempotency[1]) if idempotency else (None, "")
+
+    def _participants(self, run: RunState) -> None:
+        together = (one for rows in self._rows["participants"] for one in rows.values())  # as they were written in 0.1
+        shown = [Learner.model_validate(one) for one in (*together, *self._rows["participant"])]
+        for one in sorted(shown, key=lambda learner: learner.last_seen):
+            (run.departed if one.state == "left" else run.participants)[one.id] = one
 
     def _stream(self, run: RunState) -> None:
         stream, row = run.stream, self._row

@@ -6,6 +6,7 @@ others is not written: scores, the best model, how often a learner was chosen, a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -40,10 +41,27 @@ ROUND = Record(RoundState, but=("train", "evaluate", "taken"))
 RUN = Record(
     RunState,
     but=(
-        *("config", "config_text", "plan", "rounds", "zeroth", "open", "initial", "stream", "participants", "history"),
-        *("best", "scores", "bounds", "aggregator_state", "optimizer_state"),
+        *("config", "config_text", "plan", "rounds", "zeroth", "open", "initial", "stream", "departed", "participants"),
+        *("history", "best", "scores", "bounds", "aggregator_state", "optimizer_state"),
     ),
 )
+
+
+class _Closed:
+    """Rounds of a run that were closed when they were written: they do not change any more."""
+
+    def __init__(self) -> None:
+        self._all_before = 0  # index
+        self._after: set[int] = set()  # numbers, while an earlier round is open
+
+    def take_others(self, rounds: Sequence[RoundState]) -> list[RoundState]:
+        """The others; those of them that are closed by now count from now on."""
+        others = [one for one in rounds[self._all_before :] if one.number not in self._after]
+        self._after |= {one.number for one in others if one.state == "closed"}
+        while self._all_before + 1 in self._after:
+            self._all_before += 1
+            self._after.remove(self._all_before)
+        return others
 
 
 class Recorder:
@@ -51,7 +69,7 @@ class Recorder:
 
     def __init__(self, federation: Federation) -> None:
         self._federation = federation
-        self._closed: dict[str, int] = {}  # by run: so many rounds need not be looked at again
+        self._closed: dict[str, _Closed] = {}  # by run
         self._events = federation.journal.count  # that are written
 
     @property
@@ -71,6 +89,10 @@ class Recorder:
                 rows.append(Row("task", key, task.run_id, TASK.dump(task)))
         for key in changes.runs:
             rows += self._run(self._federation.runs[key]) if key in self._federation.runs else []
+        for run_id, learner_id in changes.participants:
+            if run := self._federation.runs.get(run_id):
+                shown = run.departed.get(learner_id) or run.participants.get(learner_id)
+                rows.append(Row("participant", f"{run_id}/{learner_id}", run_id, dump(shown) if shown else None))
         rows += [Row(MANIFEST, one.key, one.run_id, dump(one)) for one in changes.manifests]
         batch = Batch(rows, sorted(changes.forgotten))
         for key in changes.forgotten:
@@ -85,14 +107,10 @@ class Recorder:
 
     def _run(self, run: RunState) -> list[Row]:
         rows = [Row("run", run.id, run.id, RUN.dump(run, **self._beside(run)))]
-        changed = ([run.zeroth] if run.zeroth else []) + run.rounds[self._closed.get(run.id, 0) :]
+        closed = self._closed.setdefault(run.id, _Closed())
+        changed = ([run.zeroth] if run.zeroth else []) + closed.take_others(run.rounds)
         scored = {number for number, _ in run.scores}
         rows += [Row("round", f"{run.id}/{one.number}", run.id, _round(one, one.number in scored)) for one in changed]
-        unfinished = [one.number for one in changed if one.number and one.state != "closed"]
-        self._closed[run.id] = unfinished[0] - 1 if unfinished else run.round
-        gone = {key: one for key, one in run.participants.items() if run.over or one.state == "left"}
-        if gone:
-            rows.append(Row("participants", run.id, run.id, dump(gone)))
         return rows
 
     def _beside(self, run: RunState) -> dict[str, Any]:

@@ -22,12 +22,13 @@ from controller_api.runtime import events as event_log
 from controller_api.settings import Settings
 from controller_api.transport import protocol as zero_copy
 from controller_api.transport import receiver as receiving
+from controller_api.transport import uploads
 from driver_cli.main import app as metis
 from services import errors, schedules
 from services.aggregation import RULES
 from services.algorithms import ALGORITHMS
 from services.config import RunConfig, resolve
-from services.federation import plan, roster, runs
+from services.federation import plan, roster, run, runs
 from services.federation import runs as uploaded
 from services.federation.combinations import allowed
 from services.optimizers import OPTIMIZERS
@@ -253,7 +254,13 @@ def test_limits() -> None:
     assert shown["slowness of a download"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
     assert shown["runs remembered"] == str(runs.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
-    assert shown["events of progress kept"] == f"{event_log.FLEETING_KEPT:,}"
+    often = event_log.OFTEN_KEPT
+    assert shown["events of progress kept"] == f"{often['task-progress']:,}"
+    assert shown["events of joining kept, and of leaving"] == f"{often['learner-joined']:,} each"
+    assert often["learner-joined"] == often["learner-left"]
+    assert shown["learners that left, in the results of a run"] == f"{run.MAX_DEPARTED:,}"
+    kept = shown["unfinished uploads kept to be resumed"]
+    assert kept == f"METIS_UPLOAD_SLOTS, for {uploads.KEPT_S:g} s"
     assert shown["combined scores among the metrics"] == str(metrics.SCORES)
     assert shown["JSON to enrol"] == f"{gate.JOIN_BYTES >> 10} KiB"
     assert shown["JSON of a heartbeat"] == f"{gate.HEARTBEAT_BYTES >> 10} KiB"

@@ -322,8 +322,8 @@ async def test_a_slow_way_that_is_held_up_costs_time_only(start: Callable[..., P
 def test_an_upload_that_is_under_way_makes_no_room_for_others() -> None:
     """Of two uploads the one that is read is kept, though it is older than the one that was cut."""
     uploads = Uploads(2)
-    reading, cut = uploads.begin("reading", 10), uploads.begin("cut", 10)
+    reading, cut = uploads.begin("reading", "anna", 10), uploads.begin("cut", "ben", 10)
     with reading.dealt_with():
-        other = uploads.begin("other", 10)
+        other = uploads.begin("other", "eve", 10)
         assert (uploads.find("reading"), uploads.find("cut"), uploads.find("other")) == (reading, None, other)
     assert not cut.read

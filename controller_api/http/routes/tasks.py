@@ -101,7 +101,7 @@ async def append(request: Request) -> Response:
         if start == 0 and runtime.uploads.find(task_id) is None:
             length = count if last else _number(request, "upload-length")
             _check_length(intake.most_bytes(runtime, task), length)
-            runtime.uploads.begin(task_id, length)
+            runtime.uploads.begin(task_id, task.learner_id, length)
         upload = runtime.uploads.resume(task_id, start)
         size = len(upload.buffer)
         if start + count > size or (last and start + count != size):

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from controller_api.http.gate import FAILURE_BYTES, HEARTBEAT_BYTES, JOIN_BYTES, SCORES_BYTES
 from controller_api.runtime import runtime as runtime_module
-from controller_api.runtime.events import FLEETING_KEPT
+from controller_api.runtime.events import FLEETING, KEPT, OFTEN_KEPT
 from controller_api.runtime.metrics import SCORES
-from services.messages import Heartbeat
+from controller_api.settings import Settings
+from services import ModelStoreConfig
+from services.federation import run
+from services.messages import Heartbeat, JoinRequest
+from services.state import Batch
+from services.state.database import Database
 from services.weights import allocate, buffers
 from services.weights.wire import MAX_TOLD_BYTES
 from tests.conftest import InProcess, in_process, until
-from tests.controller_api.driving import begin, document, problem, weights
+from tests.controller_api.driving import begin, document, join, problem, settings, weights
 
 JSON = {"Content-Type": "application/json"}
 
@@ -33,9 +41,71 @@ async def test_heartbeats_push_no_event_out(controller: InProcess) -> None:
     assert events[: len(before)] == before
     assert [one.id for one in events] == sorted({one.id for one in events})
     told = [one.data["epoch"] for one in events if one.kind == "task-progress"]
-    assert told == list(range(10_500 - FLEETING_KEPT, 10_500))
+    assert told == list(range(10_500 - OFTEN_KEPT[FLEETING], 10_500))
     assert events[-1].id == log.last_id
     assert log.after(log.last_id - 1) == events[-1:]
+
+
+async def test_comings_and_goings_push_no_event_out(controller: InProcess) -> None:
+    """Joining and leaving without end: what happened in the run is all there, and the newest of the others."""
+    await begin(controller.http, "anna")
+    runtime = controller.app.state.runtime
+    before = [one.id for one in runtime.events.after(0) if one.kind not in OFTEN_KEPT]
+    for number in range(KEPT):
+        now = runtime.now
+        member = runtime._changed(lambda: runtime.federation.join(JoinRequest(), b"%d" % number, now))  # noqa: B023
+        runtime._changed(lambda: runtime.federation.leave(member.id, now))  # noqa: B023
+    kinds = Counter(one.kind for one in runtime.events.after(0))
+    assert [one.id for one in runtime.events.after(0) if one.kind not in OFTEN_KEPT] == before
+    assert (kinds["learner-joined"], kinds["learner-left"]) == (OFTEN_KEPT["learner-joined"],) * 2
+
+
+async def test_learners_enrol_at_a_rate() -> None:
+    """429 with Retry-After beyond it; the same call again, whose answer was lost, is not another learner."""
+    async with in_process(settings(join_burst=3, join_rate=0.001)) as here:
+        for number in range(3):
+            await join(here.http, f"learner-{number}")
+        key = {"Idempotency-Key": "a key that nobody guesses"}
+        told = await here.http.post("/v1/learners", json={}, headers=key)
+        assert "after 3 it takes 0.001 a second" in problem(told, 429, "busy")["detail"]
+        assert int(told.headers["retry-after"]) > 0
+        assert len((await here.http.get("/v1/learners")).json()) == 3
+    async with in_process(settings(join_burst=1, join_rate=0.001)) as here:
+        first, again = [await here.http.post("/v1/learners", json={}, headers=key) for _ in range(2)]
+        assert (first.status_code, again.status_code) == (201, 201)
+        assert first.json()["id"] == again.json()["id"]
+    async with in_process(settings(join_burst=1, join_rate=20.0)) as here:
+        for number in range(3):
+            answer = await here.http.post("/v1/learners", json={"name": f"late-{number}"})
+            while answer.status_code == 429:
+                await asyncio.sleep(0.02)
+                answer = await here.http.post("/v1/learners", json={"name": f"late-{number}"})
+            assert answer.status_code == 201
+
+
+async def test_who_comes_and_goes_makes_a_run_no_larger(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The newest that left are in its results, also after a restart; each is written down once."""
+    monkeypatch.setattr(run, "MAX_DEPARTED", 10)
+    where = Settings(model_store="OnDisk", data_dir=tmp_path, log_level="error")
+    store = ModelStoreConfig("OnDisk", 1)
+    written: list[int] = []
+    write = Database.write
+
+    def counted(database: Database, batch: Batch) -> None:
+        written.append(sum(one.kind == "participant" for one in batch.rows))
+        write(database, batch)
+
+    monkeypatch.setattr(Database, "write", counted)
+    async with in_process(where, store=store) as here:
+        await begin(here.http, "anna")
+        for number in range(30):
+            member = await join(here.http, f"guest-{number:02}", labels={"site": "x" * 100})
+            assert (await member.call("DELETE", member.path)).status_code == 204
+        found = (await here.http.get("/v1/runs/current/results")).json()["learners"]
+        assert [one["name"] for one in found] == ["anna", *(f"guest-{number}" for number in range(20, 30))]
+    assert sum(written) == 30 + 20  # each once, and once more when it is forgotten
+    async with in_process(where, store=store) as here:
+        assert (await here.http.get("/v1/runs/current/results")).json()["learners"][1:] == found[1:]
 
 
 async def test_names_of_metrics_make_no_series_for_ever(controller: InProcess) -> None:

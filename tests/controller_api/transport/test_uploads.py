@@ -15,6 +15,7 @@ import pytest
 from controller_api.clock import TICK_S, Clock
 from controller_api.transport.uploads import KEPT_S, Uploads
 from services import messages as m
+from services.errors import InvalidUpdate
 from services.rest import Client
 from services.weights import wire
 from tests.conftest import until
@@ -303,13 +304,44 @@ def test_a_stall_makes_no_upload_old() -> None:
     clock = Clock(lambda: now[0])
     uploads = Uploads(8, clock)
     clock.touch()
-    cut = uploads.begin("cut", 10)
+    cut = uploads.begin("cut", "anna", 10)
     now[0] += 2 * KEPT_S
-    uploads.begin("next", 10)
+    uploads.begin("next", "anna", 10)
     assert uploads.find("cut") is cut
     clock.touch()
     for _ in range(round(2 * KEPT_S / TICK_S)):
         now[0] += TICK_S
         clock.touch()
-    uploads.begin("last", 10)
+    uploads.begin("last", "anna", 10)
     assert uploads.find("cut") is None
+
+
+def test_uploads_of_those_who_end_none_go_first() -> None:
+    """Nine learners that begin one upload after the other push nobody out who has sent something whole since."""
+    uploads = Uploads(4)
+    for number in range(9):
+        uploads.begin(f"begun-{number}", f"eve-{number}", 10)
+    honest = uploads.begin("first", "anna", 10)
+    with uploads.whole("first", honest):
+        pass
+    cut = uploads.begin("second", "anna", 10)
+    for again in range(3):
+        for number in range(9):
+            uploads.begin(f"begun-{number}-{again}", f"eve-{number}", 10)
+    assert uploads.find("second") is cut
+    uploads.keep(lambda task: task == "second", lambda learner: None if learner.startswith("eve") else learner)
+    assert uploads.find("second") is cut
+
+
+def test_a_refused_upload_is_none_that_was_ended() -> None:
+    """Whoever sends what is refused, whole, is not let off for it."""
+    uploads = Uploads(2)
+    for number in range(3):
+        sent = uploads.begin(f"refused-{number}", "eve", 10)
+        with pytest.raises(InvalidUpdate), uploads.whole(f"refused-{number}", sent):
+            raise InvalidUpdate("no")
+    cut = uploads.begin("cut", "anna", 10)
+    uploads.begin("hers", "eve", 10)
+    uploads.begin("next", "ben", 10)
+    assert uploads.find("cut") is cut
+    assert uploads.find("hers") is None

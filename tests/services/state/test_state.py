@@ -4,6 +4,7 @@ as that one would have; no field can be forgotten."""
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
@@ -34,8 +35,8 @@ ELSEWHERE: dict[type[Any], set[str]] = {  # in rows of their own, by id, or in t
     Assignment: set(),
     RoundState: {"train", "evaluate"},
     RunState: {
-        *("config", "config_text", "rounds", "zeroth", "open", "initial", "stream", "participants"),
-        *("best", "scores", "aggregator_state", "optimizer_state"),
+        *("config", "config_text", "rounds", "zeroth", "open", "initial", "stream", "departed"),
+        *("participants", "best", "scores", "aggregator_state", "optimizer_state"),
     },
     Stream: {"training", "arrived", "ended", "resting", "left", "since"},
 }
@@ -332,3 +333,23 @@ def test_every_field_is_written_or_known_to_be_derived(kind: type[Any], record: 
     listed = DERIVED[kind] | ELSEWHERE[kind]
     assert not written & listed
     assert written | listed == {one.name for one in fields(kind)}
+
+
+def test_a_closed_round_is_written_once() -> None:
+    """Also while an earlier one waits for the scores of a learner that sends none."""
+    fleet = Fleet("anna", "ben")
+    rounds = {"termination": {"federation_rounds": 12}, "aggregation_rule": "FedAsync", "scheduler": "Asynchronous"}
+    recorder = Recorder(fleet.federation)
+    run = fleet.train(**rounds)
+    fleet.do("ben")
+    fleet.aggregate()  # he is to evaluate that, and does not
+    written: Counter[str] = Counter()
+    while len(run.rounds) < 10:
+        task = fleet.poll("anna")
+        assert task is not None
+        fleet.give(task, score=0.5)
+        if job := fleet.federation.due():
+            fleet.aggregated(job)
+        written.update(row.key for row in recorder.take().rows if row.kind == "round")
+    assert run.rounds[0].state != "closed"
+    assert max(written[f"{run.id}/{number}"] for number in range(2, 9)) <= 4
