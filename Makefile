@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-quick coverage faults lint check fmt lock docker-smoke clean
+.PHONY: help demo test test-quick coverage faults attacks lint check fmt lock docker-smoke clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,9 @@ coverage: $(VENV)/.dev ## the tests, and how much of the code they run
 
 faults: $(VENV)/.dev ## break federations in every way there is; writes the table of docs/reliability.md
 	scripts/faults
+
+attacks: $(VENV)/.dev ## attack a federation in every way there is; writes the table of docs/security.md
+	scripts/attacks
 
 lint: $(VENV)/.dev ## lint, format, types
 	$(BIN)/ruff check .

@@ -84,6 +84,7 @@ def create_app(
     for router in (learners.router, runs.router, status.router):
         app.include_router(router)
     app.router.routes += [
+        *learners.ROUTES,
         *tasks.ROUTES,
         *models.ROUTES,
         *status.ROUTES,
@@ -92,7 +93,7 @@ def create_app(
     ]
     hot_endpoints = {
         (method, route.path): route.endpoint
-        for route in (*tasks.ROUTES, *models.ROUTES)
+        for route in (*learners.ROUTES, *tasks.ROUTES, *models.ROUTES)
         for method in route.methods or ()
     }
     tokens, known = _tokens(settings, runtime), _known(runtime)

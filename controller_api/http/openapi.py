@@ -9,6 +9,7 @@ import copy
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.openapi.models import Schema
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
@@ -21,7 +22,7 @@ from services.config import RunConfig
 from ..problems import status_of
 from .gate import ID, JSON, POLICIES, SEGMENTS, Policy
 from .guide import introduction
-from .operations import JOINED, JOINING, PLAIN
+from .operations import PLAIN
 
 MESSAGES: list[type[BaseModel]] = [
     m.Task,
@@ -50,6 +51,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         schemas = document.setdefault("components", {}).setdefault("schemas", {})
         for unused in ("HTTPValidationError", "ValidationError"):
             schemas.pop(unused, None)
+        joining = Schema.model_validate(m.JoinRequest.model_json_schema())  # as FastAPI writes bodies that it reads
+        schemas["JoinRequest"] = joining.model_dump(mode="json", by_alias=True, exclude_none=True)
         _, made = models_json_schema(
             [(kind, "validation") for kind in MESSAGES],
             ref_template="#/components/schemas/{model}",
@@ -59,25 +62,12 @@ def describe(app: FastAPI) -> dict[str, Any]:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         for path, operations in copy.deepcopy(PLAIN).items():
             document["paths"].setdefault(path, {}).update(operations)
-        _describe_joining(document["paths"]["/v1/learners"]["post"])
         for path, methods in POLICIES.items():
             for method, policy in methods.items():
                 if operation := document["paths"].get(path, {}).get(method.lower()):
                     _finish(operation, path, method, policy)
         app.openapi_schema = document
     return app.openapi_schema
-
-
-def _describe_joining(operation: dict[str, Any]) -> None:
-    """What FastAPI does not see: the learner that is known already, and how both look."""
-    operation["requestBody"]["content"]["application/json"]["example"] = JOINING
-    first = operation["responses"]["201"]
-    first["description"] = "Enrolled. `token` is in this answer only"
-    first["content"]["application/json"]["example"] = JOINED
-    known = {**JOINED, "last_seen_s": 41.5}
-    del known["token"]
-    content = {"application/json": {**first["content"]["application/json"], "example": known}}
-    operation["responses"]["200"] = {"description": "Known by its own token: same id, same token", "content": content}
 
 
 def _finish(operation: dict[str, Any], path: str, method: str, policy: Policy) -> None:

@@ -25,6 +25,7 @@ JOINED = {
     "last_seen": "2025-01-01T12:00:00.000Z",
     "last_seen_s": 0.0,
 }
+KNOWN = {key: value for key, value in JOINED.items() if key != "token"} | {"last_seen_s": 41.5}
 TASK = {
     "id": TASK_ID,
     "kind": "train",
@@ -78,6 +79,42 @@ def _weights_answers(first: str) -> dict[str, Any]:
 
 
 PLAIN: dict[str, dict[str, Any]] = {
+    "/v1/learners": {
+        "post": {
+            "tags": ["learners"],
+            "summary": "Join",
+            "description": "Enrol (under the enrolment token: 201, with the learner's own `token`, shown once), or"
+            " report back after a\n"
+            "restart (under the learner's own token: 200, same id). The same name again is a 409 while its holder is"
+            " alive;\n"
+            "after that the newcomer replaces it. With an `Idempotency-Key` that nobody can guess the call may be"
+            " repeated when\n"
+            "its answer was lost: the learner is the same, the token a new one.",
+            "operationId": "join",
+            "parameters": [
+                {
+                    "name": "idempotency-key",
+                    "in": "header",
+                    "required": False,
+                    "schema": {
+                        "anyOf": [{"type": "string", "minLength": 16, "maxLength": 200}, {"type": "null"}],
+                        "title": "Idempotency-Key",
+                    },
+                }
+            ],
+            "requestBody": {"content": _json("JoinRequest", JOINING), "required": True},
+            "responses": {
+                "201": {
+                    "description": "Enrolled. `token` is in this answer only",
+                    "content": _json("Learner", JOINED),
+                },
+                "200": {
+                    "description": "Known by its own token: same id, same token",
+                    "content": _json("Learner", KNOWN),
+                },
+            },
+        }
+    },
     "/v1/learners/{learner_id}/task": {
         "get": {
             "tags": ["tasks"],

@@ -20,7 +20,7 @@ import structlog
 from services import messages as m
 from services.engine import Made, aggregate, store_model
 from services.errors import AggregationFailed, DiskFull, FederationError, UnknownModel
-from services.federation import Aggregation, Assignment, Federation, Member, ModelInfo, Outcome, RunState
+from services.federation import Aggregation, Assignment, EnrolmentRate, Federation, Member, ModelInfo, Outcome, RunState
 from services.process import reach
 from services.state import Recorder
 from services.store import ModelStore
@@ -34,7 +34,6 @@ from ..transport import Pace, Rules, Slots, Uploads
 from ..webhooks import Webhooks
 from .events import EventLog, tell
 from .metrics import Metrics
-from .rate_limit import RateLimit
 from .shutdown import Shutdown
 from .sweeper import Sweeper
 from .waiting import Alarm, Polls
@@ -71,7 +70,7 @@ class Runtime:
         self.slots = Slots(settings.upload_slots)
         self.pace = Pace(Rules.of(settings), self.slots)
         self.uploads = Uploads(settings.upload_slots, self.clock)
-        self._joins = RateLimit("too many learners enrol", settings.join_rate, settings.join_burst)
+        self._enrolments = EnrolmentRate(settings.join_rate, settings.join_burst)
         self.walking = asyncio.Lock()  # of documents whose values are read one by one
         self.stopped = asyncio.Event()  # the process may end
         self._folder = folder
@@ -149,7 +148,7 @@ class Runtime:
         token, secret = new_token(), new_webhook_secret() if request.callback_url else None
         known = hashed(key).hex() if key else None
         if self.federation.roster.enrolled_with(known) is None:
-            self._joins.take(self.now)
+            self._enrolments.take(self.now)
         member = self._changed(lambda: self.federation.join(request, hashed(token), self.now, secret, known))
         reach("learner-joined")
         try:

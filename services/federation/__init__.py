@@ -8,7 +8,7 @@ from .job import Aggregation, Share
 from .journal import Entry, Journal
 from .manifest import ARITHMETIC, Counted, Manifest, config_digest, fingerprint_of
 from .plan import Plan, check_names, plan
-from .roster import Member
+from .roster import EnrolmentRate, Member
 from .rounds import Assignment, ModelInfo, Outcome, RoundState, States
 from .run import RunState
 from .shares import take_newest
@@ -19,6 +19,7 @@ __all__ = [
     "Assignment",
     "Changes",
     "Counted",
+    "EnrolmentRate",
     "Entry",
     "Federation",
     "Journal",

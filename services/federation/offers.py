@@ -133,7 +133,7 @@ class Offers:
         return task is not None and task.state == "offered"
 
     def restore(self, tasks: Iterable[Assignment]) -> None:
-        """Tasks of a run that was written down. Those of 0.1 have no order of their own: they come as they are given."""
+        """Tasks of a run that was written down. Those of 0.1 have no order: they come as they are given."""
         for task in sorted(tasks, key=lambda task: task.order):
             self._tasks[task.id] = task
             self._offered = max(self._offered, task.order)

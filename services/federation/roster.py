@@ -59,6 +59,25 @@ class Member:
         return self.last_seen + (max(lease_s, WEBHOOK_LEASE_S) if self.request.callback_url else lease_s)
 
 
+class EnrolmentRate:
+    """How many learners may enrol: `burst` at once, `rate` per second in the long run (a token bucket)."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._left = float(burst)
+        self._at = 0.0
+
+    def take(self, now: float) -> None:
+        """One more enrols; raises Busy when that is too many."""
+        self._left = min(self._burst, self._left + max(0.0, now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            why = f"too many learners enrol at once: after {self._burst} it takes {self._rate:g} a second"
+            raise Busy(why, limit=self._burst)
+        self._left -= 1
+
+
 class Roster:
     """The members by id, by name and by the hash of their token."""
 

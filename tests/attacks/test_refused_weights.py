@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import shutil
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,41 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import msgpack
-import numpy as np
 import pytest
 
+from tests.attacks.documents import groups, tiny
 from tests.conftest import Process, Served, serve
-from tests.controller_api.driving import MSGPACK, Member, begin, document, weights
+from tests.controller_api.driving import MSGPACK, Member, begin, document, tensor, weights
 
 MB = 1_000_000
 REFUSED = (413, 422, 0)  # 0: the connection was closed while curl was still sending
 STALL_S = 1.0  # nobody waits so long for an answer of a few bytes, on a machine that does other work too
 
 
-def tiny(count: int, dimensions: int = 0) -> list[dict[str, Any]]:
-    """So many tensors of one number each."""
-    data = np.zeros(1, "<f4").tobytes()
-    return [{"name": str(i), "dtype": "float32", "shape": [1] * dimensions, "data": data} for i in range(count)]
-
-
-def groups(count: int) -> bytes:
-    """An update like the model, and beside it so many groups of 100,000 tensors; the last byte is missing."""
-    group = msgpack.packb(tiny(100_000))
-    named = b"".join(msgpack.packb(f"group-{i}") + group for i in range(count))
-    whole = (
-        bytes([0x84])
-        + document(*weights(1.0))[1:]
-        + msgpack.packb("extra")
-        + b"\xde"
-        + struct.pack(">H", count)
-        + named
-    )
-    return whole[:-1]
-
-
 ATTACKS: dict[str, Callable[[], bytes]] = {
-    "64 groups of 100,000 tensors, cut": lambda: groups(64),
+    "64 groups of 100,000 tensors, cut": lambda: groups(
+        [tensor(one, str(i)) for i, one in enumerate(weights(1.0))], 64, 100_000
+    ),
     "100,000 tensors": lambda: document(*tiny(100_000)),
     "10,000 tensors of 32 dimensions": lambda: document(*tiny(10_000, 32)),
     "metadata of 10 MB": lambda: document(

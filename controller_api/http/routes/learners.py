@@ -1,39 +1,39 @@
-"""Enrolment and the list of learners."""
+"""Enrolment, by a plain route (described in operations.py), for a thousand learners may come back at once; and the list
+of learners."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Request, Response
+from pydantic import ValidationError
+from starlette.routing import Route
 
 from services import messages as m
-from services.errors import UnknownLearner
+from services.errors import InvalidRequest, UnknownLearner
 
+from ...problems import from_validation
 from .request import caller, runtime_of
 
+KEY_CHARACTERS = (16, 200)
 router = APIRouter(prefix="/v1/learners", tags=["learners"])
 
 
-@router.post("", status_code=201, response_model_exclude_none=True)
-async def join(
-    request: Request,
-    response: Response,
-    body: m.JoinRequest,
-    idempotency_key: Annotated[str | None, Header(min_length=16, max_length=200)] = None,
-) -> m.Learner:
-    """Enrol (under the enrolment token: 201, with the learner's own `token`, shown once), or report back after a
-    restart (under the learner's own token: 200, same id). The same name again is a 409 while its holder is alive;
-    after that the newcomer replaces it. With an `Idempotency-Key` that nobody can guess the call may be repeated when
-    its answer was lost: the learner is the same, the token a new one."""
+async def join(request: Request) -> Response:
+    """POST /v1/learners"""
     runtime, identity = runtime_of(request), caller(request)
+    try:
+        body = m.JoinRequest.model_validate_json(await request.body() or b"null")
+    except ValidationError as error:
+        raise from_validation(error) from error
+    key = request.headers.get("idempotency-key")
+    if key is not None and not KEY_CHARACTERS[0] <= len(key) <= KEY_CHARACTERS[1]:
+        raise InvalidRequest("Idempotency-Key has {} to {} characters".format(*KEY_CHARACTERS), got=len(key))
     if body.callback_url is not None:
         await runtime.check_callback(body.callback_url)
     if identity.learner is not None:
-        response.status_code = 200
-        return await runtime.rejoin(identity.learner, body)
-    learner = await runtime.join(body, idempotency_key)
-    response.headers["Location"] = f"learners/{learner.id}"  # resolved against the request, below any prefix
-    return learner
+        return _without_nulls(await runtime.rejoin(identity.learner, body), 200)
+    learner = await runtime.join(body, key)
+    where = {"Location": f"learners/{learner.id}"}  # resolved against the request, below any prefix
+    return _without_nulls(learner, 201, where)
 
 
 @router.get("")
@@ -68,3 +68,10 @@ async def leave(request: Request, learner_id: str) -> None:
         await runtime.leave(learner_id)
     except UnknownLearner:
         await runtime.kept()
+
+
+def _without_nulls(learner: m.Learner, status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(learner.model_dump_json(exclude_none=True), status, headers, "application/json")
+
+
+ROUTES = [Route("/v1/learners", join, methods=["POST"])]

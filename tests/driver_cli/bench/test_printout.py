@@ -43,6 +43,6 @@ def test_page_shows_what_was_measured() -> None:
     files = sorted((ROOT / "docs" / "benchmarks").glob("*.json"))
     reports = [BenchReport.load(file) for file in files]
     page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    shown = page.partition("<!-- bench: tables -->\n")[2].partition("<!-- bench: end -->")[0]
+    shown = page.partition("<!-- bench: table -->\n")[2].partition("<!-- bench: end -->")[0]
     assert shown.strip() == tables.markdown(reports)
     assert (ROOT / "docs" / "images" / "benchmarks.svg").read_text() == plot.svg(reports)
