@@ -36,12 +36,16 @@ class Rules:
             settings.upload_takeover_s,
         )
 
+    def taken_over(self, body: Incoming) -> str | None:
+        """Why another connection sends the result in the place of this one, in words."""
+        if body.waited_for and body.silent_s >= self.takeover_s:
+            return f"nothing came for {body.silent_s:g} s, and another connection sends the result of this task"
+        return None
+
     def broken(self, body: Incoming, others_wait: bool) -> str | None:
         """What is wrong with the pace of a body, in words."""
         if body.silent_s >= self.silence_s:
             return f"nothing came for {body.silent_s:g} s"
-        if body.waited_for and body.silent_s >= self.takeover_s:
-            return f"nothing came for {body.silent_s:g} s, and another connection sends the result of this task"
         size = body.came if body.size is None else body.size
         least = f"{self.rate} bytes per second are the least"
         if body.age_s >= max(self.total_s, size / self.rate):
@@ -76,6 +80,10 @@ class Pace:
         for body in tuple(self._bodies):
             body.look(self._rules.window_s)
             if why := self._rules.broken(body, self._slots.others_wait(body.learner)):
+                body.stop(why)
+                if body.learner:  # in whose name it has a slot
+                    self._slots.note_slow(body.learner)
+            elif why := self._rules.taken_over(body):
                 body.stop(why)
         for body, why in self._slots.surplus():
             body.stop(why)

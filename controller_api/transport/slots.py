@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from .incoming import Incoming
 
 PATIENCE = 2  # looks that somebody waits before one who has more than its share gives up a slot
+SLOW_S = 600.0  # how long it is remembered that a learner's body was too slow
 
 
 @dataclass(eq=False)
@@ -25,7 +26,7 @@ class Waiting:
 
 class Slots:
     """In fair shares: whoever has the fewest comes first, of those whoever has gone without the longest, of those
-    whoever came first. Nobody keeps two more than somebody who waits."""
+    whoever came first. Nobody keeps two more than somebody who waits. Those whose bodies were too slow share one."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -34,12 +35,13 @@ class Slots:
         self._waiting: deque[Waiting] = deque()
         self._left: dict[str, int] = {}  # the number of the slot that a learner gave back last, while anybody waits
         self._returned = 0  # slots that were given back so far
+        self._slow: dict[str, float] = {}  # by learner, in the loop's time: until when
 
     @asynccontextmanager
     async def slot(self, learner: str, body: Incoming) -> AsyncIterator[None]:
         """Have a slot for a body, in the name of a learner. Raises BodyTooSlow when the body is stopped before."""
         body.learner = learner
-        if self._free:
+        if self._may_have(learner):
             self._give(body)
         else:
             await self._wait(body)
@@ -47,6 +49,12 @@ class Slots:
             yield
         finally:
             self._give_back(body)
+
+    def note_slow(self, learner: str) -> None:
+        """A body of this learner was stopped because it came too slowly."""
+        now = asyncio.get_running_loop().time()
+        self._slow = {one: until for one, until in self._slow.items() if until > now}
+        self._slow[learner] = now + SLOW_S
 
     def others_wait(self, learner: str) -> bool:
         """Whether anybody else waits for a slot."""
@@ -60,6 +68,8 @@ class Slots:
         held = {learner: len(bodies) for learner, bodies in self._held.items()}
         leaving = sum(body.stopped for bodies in self._held.values() for body in bodies)
         for waiting in sorted(self._waiting, key=self._order):
+            if self._shares(waiting.body.learner):
+                continue
             waiting.looks += 1
             if waiting.looks < PATIENCE:
                 continue
@@ -87,6 +97,16 @@ class Slots:
                 self._waiting.remove(waiting)
             raise
 
+    def _is_slow(self, learner: str) -> bool:
+        return self._slow.get(learner, 0.0) > asyncio.get_running_loop().time()
+
+    def _shares(self, learner: str) -> bool:
+        """Whether a learner is slow, and one that is has the slot for all of them."""
+        return self._is_slow(learner) and any(self._is_slow(one) for one in self._held)
+
+    def _may_have(self, learner: str) -> bool:
+        return self._free > 0 and not self._shares(learner)
+
     def _order(self, waiting: Waiting) -> tuple[int, int]:
         """The lowest is next."""
         learner = waiting.body.learner
@@ -104,7 +124,7 @@ class Slots:
         self._free += 1
         self._returned += 1
         self._left[body.learner] = self._returned
-        while self._free and (ready := [one for one in self._waiting if not one.turn.done()]):
+        while ready := [one for one in self._waiting if not one.turn.done() and self._may_have(one.body.learner)]:
             following = min(ready, key=self._order)
             self._waiting.remove(following)
             following.given = True

@@ -28,7 +28,7 @@ LONGEST_S = 120.0  # for an answer
 class Mallory:
     """A learner on a connection of its own. It enrols again whenever it is put out, and so is let back."""
 
-    def __init__(self, port: int, number: int, kinds: tuple[str, ...] = ("train", "evaluate")) -> None:
+    def __init__(self, port: int, number: int, kinds: tuple[str, ...] = ("train",)) -> None:
         self._port = port
         self._told = {"name": f"mallory-{number}", "kinds": list(kinds)}
         self._connection = http.client.HTTPConnection(HOST, port, timeout=LONGEST_S)
@@ -66,7 +66,7 @@ class Mallory:
     def tasks(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Its task and the path of the task's result, again and again; reports back while there is none."""
         while True:
-            status, told = self.call("GET", f"/v1/learners/{self.id}/task?wait=1") if self.id else (0, b"")
+            status, told = self.call("GET", f"/v1/learners/{self.id}/task?wait=0.2") if self.id else (0, b"")
             if status == 200:
                 task = json.loads(told)
                 yield f"/v1/tasks/{task['id']}/result", task
@@ -191,7 +191,7 @@ def ballast(port: int) -> None:
     names = itertools.count()
 
     def work(number: int) -> None:
-        mallory = Mallory(port, number)
+        mallory = Mallory(port, number, ("train", "evaluate"))
         for path, task in mallory.tasks():
             turn = next(names)
             if task["kind"] == "train":

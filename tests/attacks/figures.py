@@ -9,17 +9,19 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-HEAD = ("attack", "rounds", "a round took", "beside a dummy", "ratio", "honest learners lost", "memory", "folder")
+HEAD = ("attack", "rounds", "a round", "beside a dummy", "ratio", "longest", "honest learners lost", "memory", "folder")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one attack. Growth is that between its 30th and 60th second, in percent; where nobody attacked likewise."""
+    """Of one attack. Rounds are those between its 30th and its 60th second, `longest_s` is of any since it began;
+    growth, in percent, is between these moments."""
 
     attack: str
     rounds: int
     round_s: float
     beside_dummy_s: float
+    longest_s: float
     lost: int
     memory_percent: float
     folder_percent: float
@@ -45,7 +47,7 @@ def table(figures: Iterable[Figures]) -> str:
     """The figures in Markdown."""
     rows = [HEAD, ("---", *["---:"] * (len(HEAD) - 1))]
     for one in figures:
-        times = (f"{one.round_s:.2f} s", f"{one.beside_dummy_s:.2f} s", f"{one.ratio:.2f}")
+        times = (f"{one.round_s:.2f} s", f"{one.beside_dummy_s:.2f} s", f"{one.ratio:.2f}", f"{one.longest_s:.2f} s")
         growth = (f"{one.memory_percent:+.1f} %", f"{one.folder_percent:+.1f} %")
         rows.append((one.attack, str(one.rounds), *times, str(one.lost), *growth))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("| --- |", "|---|").replace(" ---: |", "---:|")

@@ -26,7 +26,7 @@ from .honest import LEARNERS
 
 CONTROLLER_CORE, OTHER_CORE = 0, 1
 BESIDE_DUMMY_S = 25.0
-GROWTH_S = (30.0, 60.0)  # of an attack: from when to when growth is measured
+MEASURED_S = (30.0, 60.0)  # of an attack: from when to when rounds and growth are measured
 NOBODY = "nobody"
 
 
@@ -54,9 +54,10 @@ class Outcome:
     """What an attack came to."""
 
     attack: str
-    rounds: int  # closed while it lasted
-    round_s: float  # median, while it lasted
-    beside_dummy_s: float  # median, while the same attackers were busy elsewhere
+    rounds: int  # that began while it was measured
+    round_s: float  # mean of these
+    beside_dummy_s: float  # mean, while the same attackers were busy elsewhere
+    longest_s: float  # of any round since the attack began
     lost: list[str]  # honest learners that were
     others: list[str]  # learners without whose update an honest round was closed, or with
     intact: bool  # the model is that of the honest learners
@@ -100,22 +101,24 @@ class Siege:
             if elsewhere:
                 elsewhere.kill()
                 elsewhere.wait()
-            begun, began = self._rounds(), time.monotonic()
+            before, began = self._rounds(), time.monotonic()
             self._attackers(self._port)
-            sizes = []
-            for seconds in GROWTH_S:
+            sizes, counts = [], []
+            for seconds in MEASURED_S:
                 time.sleep(began + seconds - time.monotonic())
                 sizes.append(self._size(controller))
+                counts.append(len(self._rounds()))
             closed = self._rounds()
-        during, before = closed[len(begun) + 1 :], begun[1:]  # without those that are half of each
-        assert during, f"no round closed during the attack:\n{controller.tail()}"
+        attacked, measured = closed[len(before) :], closed[counts[0] + 1 : counts[1]]
+        assert measured, f"no round closed during the attack: {self._http.get('/v1/runs/current').text}"
         return Outcome(
             self._name,
-            len(during),
-            statistics.median(map(_seconds, during)),
-            statistics.median(map(_seconds, before)),
+            len(measured),
+            statistics.mean(map(_seconds, measured)),
+            statistics.mean(map(_seconds, before[1:])),
+            max(map(_seconds, attacked)),
             self._lost(),
-            sorted({name for one in closed for name in self._honest ^ self._counted(one)}),
+            sorted({name for one in attacked for name in self._honest ^ self._counted(one)}),
             self._intact(closed[-1]),
             *sizes,
         )

@@ -82,10 +82,10 @@ def test_silence() -> None:
     body = coming(1, 100_000, 10**8, then=2)
     assert RULES.broken(body, False) is None
     body.waited_for = 1
-    assert "another connection" in str(RULES.broken(body, False))
+    assert "another connection" in str(RULES.taken_over(body))
     body = coming(1, 100_000, 10**8, then=1.5)
     body.waited_for = 1
-    assert RULES.broken(body, False) is None
+    assert RULES.taken_over(body) is None
 
 
 # ---- stopping

@@ -167,3 +167,34 @@ async def test_no_more_than_the_slots_at_once(count: int) -> None:
         await settled()
     assert max(seen) == count
     assert all(one.task.done() for one in all_of_them)
+
+
+async def test_those_who_were_slow_share_one_slot() -> None:
+    """However many there are, others find the rest free; and they are not stopped for one of them who waits."""
+    slots = Slots(3)
+    for name in ("eve", "fay", "gus"):
+        slots.note_slow(name)
+    eve, fay, gus, *_ = await hold(slots, "eve", "fay", "gus", "gus")
+    assert (eve.has, fay.has, gus.has) == (True, False, False)
+    anna, ben = await hold(slots, "anna", "ben")
+    assert (anna.has, ben.has) == (True, True)
+    assert looked(slots, 10) == []
+    (carl,) = await hold(slots, "carl")
+    ben.end.set()
+    await settled()
+    assert (carl.has, fay.has) == (True, False)
+    eve.end.set()
+    await settled()
+    assert (fay.has, gus.has) == (True, False)
+
+
+async def test_it_is_forgotten_who_was_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A learner whose network was bad for a while is like all others later."""
+    slots = Slots(2)
+    monkeypatch.setattr("controller_api.transport.slots.SLOW_S", 0.05)
+    slots.note_slow("eve")
+    slots.note_slow("fay")
+    await hold(slots, "eve")
+    await asyncio.sleep(0.06)
+    (fay,) = await hold(slots, "fay")
+    assert fay.has
