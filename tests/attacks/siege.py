@@ -27,6 +27,7 @@ from .honest import LEARNERS
 CONTROLLER_CORE, OTHER_CORE = 0, 1
 BESIDE_DUMMY_S = 25.0
 MEASURED_S = (30.0, 60.0)  # of an attack: from when to when rounds and growth are measured
+LOOKS_S = 5.0  # of which memory is the median
 NOBODY = "nobody"
 
 
@@ -105,7 +106,7 @@ class Siege:
             self._attackers(self._port)
             sizes, counts = [], []
             for seconds in MEASURED_S:
-                time.sleep(began + seconds - time.monotonic())
+                time.sleep(began + seconds - LOOKS_S - time.monotonic())
                 sizes.append(self._size(controller))
                 counts.append(len(self._rounds()))
             closed = self._rounds()
@@ -169,10 +170,14 @@ class Siege:
         return [one for one in answer.json() if one["state"] == "closed"]
 
     def _size(self, controller: Process) -> Size:
-        status = Path(f"/proc/{controller.child.pid}/status").read_text()
-        resident = int(status.partition("VmRSS:")[2].split()[0]) * 1024
+        """Takes LOOKS_S: memory goes up and down with each round."""
+        resident, until = [], time.monotonic() + LOOKS_S
+        while time.monotonic() < until:
+            status = Path(f"/proc/{controller.child.pid}/status").read_text()
+            resident.append(int(status.partition("VmRSS:")[2].split()[0]) * 1024)
+            time.sleep(0.05)
         files = subprocess.run(["du", "-sb", self._folder / "data"], capture_output=True, text=True, check=False)
-        return Size(resident, int(files.stdout.split()[0]))
+        return Size(round(statistics.median(resident)), int(files.stdout.split()[0]))
 
     def _lost(self) -> list[str]:
         log = (self._folder / "controller.log").read_text(errors="replace")

@@ -19,6 +19,8 @@ AT_LEAST = {
     "the same upload 50 times at once": 50,
     "disk full at any moment": 20,
     "network that drops packets, both directions": 1,
+    "controller stopped for twice the lease": 6,
+    "controller's loop blocked for twice the lease": 1,
     "1,000 learners cut off at once": 1000,
     "controller killed, 1,000 learners come back at once": 1000,
     "controller killed in a round, 1,000 learners come back at once": 1000,
