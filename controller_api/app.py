@@ -65,7 +65,7 @@ def create_app(
     check_names(resolve({}, defaults))
     store_config = _store_config(settings, model_store_config)
     metrics, (folder, store) = Metrics(), _opened(store_config, settings.data_dir)
-    federation = _federation(defaults, store_config, folder)
+    federation = _federation(defaults, store_config, folder, settings.told_bytes)
     runtime = Runtime(settings, store, federation, metrics, Webhooks(settings), folder)
 
     @asynccontextmanager
@@ -131,13 +131,16 @@ def _opened(store: ModelStoreConfig, path: Path) -> tuple[Folder | None, ModelSt
     return folder, opened
 
 
-def _federation(defaults: Mapping[str, Any], store: ModelStoreConfig, folder: Folder | None) -> Federation:
+def _federation(
+    defaults: Mapping[str, Any], store: ModelStoreConfig, folder: Folder | None, told_bytes: int
+) -> Federation:
     federation = Federation(
         defaults,
         epoch=folder.epoch() if folder else time.time() - time.monotonic(),
         new_id=lambda: secrets.token_hex(8),
         stopwatch=time.perf_counter,
         lineage_length=store.lineage_length,
+        told_bytes=told_bytes,
     )
     if folder:
         federation.runs.kept_rounds = store.lineage_length

@@ -11,6 +11,7 @@ const TONES = {
   "learner-aside": "bad",
   "update-refused": "wait",
   "factor-capped": "wait",
+  "result-shortened": "wait",
   "task-failed": "bad",
   "round-closed": "good",
   "round-failed": "bad",

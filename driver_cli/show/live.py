@@ -22,7 +22,15 @@ from .view import View
 
 PER_SECOND = 8  # how often the screen is drawn
 FIXED_LINES = 10  # of the header, the borders and the prompt: what the two tables cannot use
-ALARMING = ("task-failed", "update-refused", "learner-lost", "learner-aside", "factor-capped", "round-failed")
+ALARMING = (
+    "task-failed",
+    "update-refused",
+    "learner-lost",
+    "learner-aside",
+    "factor-capped",
+    "result-shortened",
+    "round-failed",
+)
 STYLES = {"active": "green", "lost": "red", "left": "dim"}
 
 

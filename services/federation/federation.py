@@ -19,6 +19,7 @@ from ..errors import FederationOver, InvalidRequest, NotManual, RunActive, TaskV
 from ..scheduling import streams
 from ..transforms import first_bounds, next_bounds
 from . import health
+from .allowance import TOLD_BYTES, Allowance
 from .changes import Changes
 from .job import Aggregation, Share
 from .journal import Journal
@@ -44,9 +45,11 @@ class Federation:
         new_id: Callable[[], str],
         stopwatch: Callable[[], float] = lambda: 0.0,
         lineage_length: int = 0,
+        told_bytes: int = TOLD_BYTES,
     ) -> None:
         """`defaults` is the sparse configuration of runs; `epoch` the wall-clock time at which `now` was 0;
-        `stopwatch` gives seconds by which the state machine's own work is timed; `lineage_length` is the model store's.
+        `stopwatch` gives seconds by which the state machine's own work is timed; `lineage_length` is the model store's;
+        `told_bytes` is what a learner may tell in a run (allowance.py).
         """
         self.defaults = defaults
         self.changes = Changes()
@@ -59,6 +62,7 @@ class Federation:
         self.over = False
         self._new_id = new_id
         self.lineage_length = lineage_length
+        self._told_bytes = told_bytes
         self.released: list[tuple[str, str]] = []  # learner ids and keys of postponed updates that are so no more
         self._idle_lease_s = resolve({}, defaults).schedule.lease_s
 
@@ -168,8 +172,14 @@ class Federation:
     def accept(self, task_id: str, outcome: Outcome, now: float) -> tuple[m.Receipt, bool]:
         """Take a checked result. Returns its receipt, and whether it was taken now (False: a replay, in any phase)."""
         task = self.check(task_id, None)
-        taken = self.offers.accept(task, outcome, now)
+        kept, shortened = outcome, False
+        if task.state == "offered":
+            kept, shortened = self.runs[task.run_id].allowance.keep(task.learner_id, outcome)
+        taken = self.offers.accept(task, kept, now)
         if taken:
+            if shortened:
+                where: Any = {"run": task.run_id, "round_number": task.round, "learner": task.learner}
+                self.journal.emit(now, "result-shortened", self.runs[task.run_id].allowance.used_up(task), **where)
             if member := self.roster.find(task.learner_id):
                 self._seen(member.id, now)
                 if task.kind == "train" and health.clear(member):
@@ -409,6 +419,7 @@ class Federation:
 
     def resume(self, run: RunState, key: str | None, fingerprint: str) -> None:
         """A new run begins, or one that was written down goes on; the oldest may be forgotten for it."""
+        run.allowance = Allowance(self._told_bytes, run.config.termination.evaluation_metric, run.tasks())
         for old in self.runs.add(run, key, fingerprint):
             self.offers.forget(old.tasks())
         self.offers.restore(run.tasks())

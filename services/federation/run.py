@@ -15,6 +15,7 @@ from ..scheduling import streams
 from ..selection import Candidate
 from ..termination import cutoff_s, is_better
 from ..transforms import Bounds
+from .allowance import Allowance
 from .job import Share
 from .plan import Plan
 from .rounds import Assignment, Iso, ModelInfo, RoundState
@@ -129,6 +130,7 @@ class RunState:
     scores: list[tuple[int, float | None]] = field(default_factory=list)  # round, watched metric of its model
     history: History = field(default_factory=History)
     departed: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left: the newest
+    allowance: Allowance = field(default_factory=Allowance)
     participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, who was there when it ended
     reason: str | None = None
     ended_by: str | None = None

@@ -42,7 +42,7 @@ RUN = Record(
     RunState,
     but=(
         *("config", "config_text", "plan", "rounds", "zeroth", "open", "initial", "stream", "departed", "participants"),
-        *("history", "best", "scores", "bounds", "aggregator_state", "optimizer_state"),
+        *("allowance", "history", "best", "scores", "bounds", "aggregator_state", "optimizer_state"),
     ),
 )
 

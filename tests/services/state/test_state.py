@@ -27,7 +27,7 @@ DERIVED: dict[type[Any], set[str]] = {
     Member: {"waiting", "progress"},  # of connections, which end with the process
     Assignment: set(),
     RoundState: {"taken"},  # an aggregation that was under way is done again
-    RunState: {"plan", "history", "bounds"},
+    RunState: {"plan", "history", "bounds", "allowance"},
     Stream: {"newest"},
 }
 ELSEWHERE: dict[type[Any], set[str]] = {  # in rows of their own, by id, or in the model store
