@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..scheduling.semi_synchronous import PER_BATCH, PER_EPOCH
+from ..scheduling import PER_BATCH, PER_EPOCH
 from .rounds import Assignment, Outcome
 from .scores import EXAMPLES
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .asynchronous import Asynchronous
 from .base import Close, Fail, Pending, RoundView, Scheduler, Verdict, Wait, missing, streams, wait_text, waiting_text
-from .semi_synchronous import SemiSynchronous, budgets
+from .semi_synchronous import PER_BATCH, PER_EPOCH, SemiSynchronous, budgets
 from .synchronous import Synchronous
 
 SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
@@ -16,6 +16,8 @@ SCHEDULERS: dict[str, Callable[[], Scheduler]] = {
 }
 
 __all__ = [
+    "PER_BATCH",
+    "PER_EPOCH",
     "SCHEDULERS",
     "Asynchronous",
     "Close",

@@ -31,6 +31,7 @@ from tests.faults.processes import ControllerProcess
 pytestmark = pytest.mark.slow
 LEASE_S, DEADLINE_S = 1.5, 2.0  # of the runs
 STOPPED_S = 2 * LEASE_S
+BUSY_S = 3.0  # for which a busy machine may make it stand still beside
 MARKS = {"anna": 1.0, "bert": 2.0}  # what each of them trains every model to
 RUN: dict[str, Any] = {
     "min_learners": len(MARKS),
@@ -286,7 +287,7 @@ async def test_a_stopped_controller_loses_nobody(state: States, tmp_path: Path) 
         await judged(there, "controller stopped for twice the lease")
         assert there.stops == 1
         assert len(re.findall("stood still", there.controller.tail())) == 1
-        assert await stalled_s(there.controller) == pytest.approx(STOPPED_S, abs=0.5)
+        assert STOPPED_S - 0.5 < await stalled_s(there.controller) < STOPPED_S + BUSY_S
 
 
 async def test_a_blocked_loop_loses_nobody(tmp_path: Path) -> None:
@@ -299,7 +300,7 @@ async def test_a_blocked_loop_loses_nobody(tmp_path: Path) -> None:
         there.stops = 1
         await judged(there, "controller's loop blocked for twice the lease")
         assert time.monotonic() - began > STOPPED_S
-        assert await stalled_s(there.controller) == pytest.approx(STOPPED_S, abs=0.5)
+        assert STOPPED_S - 0.5 < await stalled_s(there.controller) < STOPPED_S + BUSY_S
 
 
 async def test_deadlines_still_end_what_they_must(tmp_path: Path) -> None:
