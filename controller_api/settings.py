@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     body_total_s: float = Field(60.0, gt=0, description="time that every body has, however short it is")
     upload_takeover_s: float = Field(2.0, gt=0, description="silence after which another upload of a task takes over")
     tls_handshake_s: float = Field(10.0, gt=0, description="time for a TLS hand-shake")
-    told_bytes: int = Field(8 * MEBIBYTE, ge=0, description="metrics and metadata that a learner may tell in a run")
+    told_bytes: int = Field(4 * MEBIBYTE, ge=0, description="metrics and metadata that a learner may tell in a run")
     join_rate: float = Field(20.0, gt=0, description="learners that may enrol per second in the long run")
     join_burst: int = Field(2000, ge=1, description="learners that may enrol at once")
     callback_networks: Annotated[tuple[str, ...], NoDecode] = Field(

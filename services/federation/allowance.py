@@ -14,7 +14,7 @@ from ..scheduling import PER_BATCH, PER_EPOCH
 from .rounds import Assignment, Outcome
 from .scores import EXAMPLES
 
-TOLD_BYTES = 1 << 23
+TOLD_BYTES = 1 << 22
 FREE_BYTES = 1 << 12  # of each result, which use nothing up
 ENTRY_BYTES = 100  # that an entry takes beside its characters, about
 READ = (EXAMPLES, "num_training_examples", "num_completed_batches", PER_EPOCH, PER_BATCH, "accuracy", "loss")

@@ -14,7 +14,7 @@ HEAD = ("attack", "rounds", "a round", "beside a dummy", "ratio", "longest", "ho
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one attack. Rounds are those between its 30th and its 60th second, `longest_s` is of any since it began;
+    """Of one attack. Rounds are those between its 35th and its 65th second, `longest_s` is of any since it began;
     growth, in percent, is between these moments."""
 
     attack: str

@@ -26,7 +26,7 @@ from .honest import LEARNERS
 
 CONTROLLER_CORE, OTHER_CORE = 0, 1
 BESIDE_DUMMY_S = 25.0
-MEASURED_S = (30.0, 60.0)  # of an attack: from when to when rounds and growth are measured
+MEASURED_S = (35.0, 65.0)  # of an attack: from when to when rounds and growth are measured
 LOOKS_S = 5.0  # of which memory is the median
 NOBODY = "nobody"
 
