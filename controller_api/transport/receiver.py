@@ -16,7 +16,8 @@ from ..futures import complete
 from .incoming import Incoming
 
 HEAD_PIECE = 1 << 13  # bytes in one system call while a head is read
-PIECE = 1 << 20  # bytes in one system call: larger gains nothing, and others get their turn
+PIECE = 1 << 20  # bytes in one system call: larger gains nothing
+TURN = 1 << 21  # bytes after which others get their turn: uvloop goes on reading for as long as it gets whole pieces
 STALL_S = 30.0  # an answer that moves less than SLOWEST · STALL_S in this time is given up
 SLOWEST = 1024  # bytes per second
 
@@ -71,6 +72,7 @@ class Sink(asyncio.BufferedProtocol):
         self._reader = reader
         self._buffer = buffer
         self._size = len(buffer)
+        self._in_turn = 0  # bytes
         self._attached = True
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -84,6 +86,16 @@ class Sink(asyncio.BufferedProtocol):
         if self._body.came == self._size:
             self._hand_back()
             complete(self.done)
+            return
+        self._in_turn += nbytes
+        if self._in_turn >= TURN:
+            self._in_turn = 0
+            self._http.flow.pause_reading()
+            self._http.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._attached:
+            self._http.flow.resume_reading()
 
     def detach(self) -> None:
         """Whatever ended the wait: not a byte more goes into the buffer. An unfinished body ends its connection."""

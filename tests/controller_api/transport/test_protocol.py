@@ -7,6 +7,7 @@ import hashlib
 import json
 import mmap
 import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -424,3 +425,47 @@ async def test_a_body_is_not_silent_because_of_a_stall(zero_copy: bool, came: bo
         await stall(raw, body[5:] if came else b"")
         await raw.send(b"" if came else body[5:])
         assert (await raw.answer())[0] == 201
+
+
+async def test_a_large_body_takes_turns_with_everything_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast it comes, the event loop reads a few of its pieces and then deals with others. By itself uvloop
+    reads until it has emptied the socket, which never happens while memory that is new slows it down."""
+    turn, read = 0, {0: 0}
+
+    class Counting(receiving.Sink):
+        def get_buffer(self, sizehint: int) -> memoryview:
+            time.sleep(0.003)
+            return super().get_buffer(sizehint)
+
+        def buffer_updated(self, nbytes: int) -> None:
+            read[turn] = read.get(turn, 0) + nbytes
+            super().buffer_updated(nbytes)
+
+    async def turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(zero_copy, "Sink", Counting)
+    size = 32 * SIZE
+    async with serving(True) as server:
+        client = Client(server.url)
+        me = await client.join(m.JoinRequest(name="anna"))
+        await client.start_run({"termination": {"federation_rounds": 1}})
+        task = await client.next_task(me.id, 5)
+        assert task is not None
+        counting = asyncio.create_task(turns())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        head, body = put(task.id, document(size=size))
+
+        def send() -> bytes:
+            with socket.create_connection(("127.0.0.1", port)) as connection:
+                connection.sendall(head + body)
+                return connection.recv(12)
+
+        assert await asyncio.to_thread(send) == b"HTTP/1.1 201"
+        counting.cancel()
+        await client.close()
+    assert sum(read.values()) > len(body) // 2
+    assert max(read.values()) < receiving.TURN + receiving.PIECE
