@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services import ControllerConfig, ModelStoreConfig
 from services.config import resolve
@@ -26,19 +26,20 @@ from services.store import ModelStore, is_durable, open_store
 
 from . import problems
 from .durability import Folder
-from .http import Gate, describe, page_routes
+from .http import Gate, describe, page_routes, shared
 from .http.routes import federation as status
 from .http.routes import learners, models, runs, tasks
 from .runtime import Metrics, Runtime
 from .settings import Settings
 from .tokens import Identity, Role, Tokens
+from .transport import Strangers
 from .webhooks import Webhooks
 
 
 class App(FastAPI):
     """A FastAPI application behind its gate, which is the outermost layer."""
 
-    gate: Gate
+    gate: ASGIApp
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Every request passes the gate first."""
@@ -66,12 +67,14 @@ def create_app(
     store_config = _store_config(settings, model_store_config)
     metrics, (folder, store) = Metrics(), _opened(store_config, settings.data_dir)
     federation = _federation(defaults, store_config, folder, settings.told_bytes)
+    federation.roster.keeps_names = not settings.open
+    strangers = Strangers(None if settings.open else settings.stranger_connections, settings.trusted_proxies)
     runtime = Runtime(settings, store, federation, metrics, Webhooks(settings), folder)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with runtime.running():
-            yield {"clock": runtime.clock}  # for the server's protocol
+            yield {"clock": runtime.clock, "strangers": strangers}  # for the server's protocol
 
     app = App(
         lifespan=lifespan,
@@ -97,7 +100,8 @@ def create_app(
         for method in route.methods or ()
     }
     tokens, known = _tokens(settings, runtime), _known(runtime)
-    app.gate = Gate(app.routed, settings, tokens, metrics, known, hot_endpoints, runtime.pace)
+    gate = Gate(app.routed, settings, tokens, metrics, known, hot_endpoints, runtime.pace)
+    app.gate = shared(gate, settings.allowed_origins)
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)
@@ -161,7 +165,11 @@ def _tokens(settings: Settings, runtime: Runtime) -> Tokens:
 
     def find_learner(token_hash: bytes) -> str | None:
         member = runtime.federation.roster.by_token(token_hash)
-        return None if member is None else member.id
+        if member is None:
+            return None
+        if member.key_hash is not None:
+            runtime.note_used(member)
+        return member.id
 
     return Tokens(configured, find_learner)
 

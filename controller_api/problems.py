@@ -31,9 +31,11 @@ STATUS: dict[type[e.FederationError], int] = {
     e.HeadTooSlow: 408,
     e.Conflict: 409,
     e.Gone: 410,
+    e.PreconditionFailed: 412,
     e.TooLarge: 413,
     e.UnsupportedMediaType: 415,
     e.RangeNotSatisfiable: 416,
+    e.Misdirected: 421,
     e.HeadTooLarge: 431,
     e.InvalidRequest: 422,
     e.InvalidUpdate: 422,
@@ -67,7 +69,7 @@ def problem(error: e.FederationError, close: bool = False) -> Response:
     status = status_of(type(error))
     headers = dict(error.values.get("headers", {}))
     if status == 401:
-        headers["WWW-Authenticate"] = "Bearer"
+        headers.setdefault("WWW-Authenticate", "Bearer")
     if "allow" in error.values:
         headers["Allow"] = error.values["allow"]
     if error.retryable and status in (429, 503, 507):

@@ -59,7 +59,6 @@ class Server(uvicorn.Server):
                 http=ZeroCopyProtocol if zero_copy else "httptools",
                 proxy_headers=False,
                 server_header=False,
-                date_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=GRACE_S + CANCEL_S,
                 backlog=4096,

@@ -9,12 +9,17 @@ from __future__ import annotations
 import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 MEBIBYTE = 1 << 20
+
+
+Listed = Annotated[tuple[str, ...], NoDecode]
+LISTS = ("callback_networks", "allowed_hosts", "allowed_origins", "trusted_proxies")
 
 
 class Settings(BaseSettings):
@@ -54,18 +59,24 @@ class Settings(BaseSettings):
     told_bytes: int = Field(4 * MEBIBYTE, ge=0, description="metrics and metadata that a learner may tell in a run")
     join_rate: float = Field(20.0, gt=0, description="learners that may enrol per second in the long run")
     join_burst: int = Field(2000, ge=1, description="learners that may enrol at once")
-    callback_networks: Annotated[tuple[str, ...], NoDecode] = Field(
+    callback_networks: Listed = Field(
         (), description="private networks (CIDR, comma-separated) to which webhooks may go"
+    )
+    allowed_hosts: Listed = Field((), description="without tokens: names (comma-separated) under which it answers too")
+    allowed_origins: Listed = Field((), description="origins (comma-separated) whose web pages may call, with tokens")
+    stranger_connections: int = Field(64, ge=1, description="with tokens: connections of an address that show none")
+    trusted_proxies: Listed = Field(
+        (), description="networks (CIDR, comma-separated) whose X-Forwarded-For is believed"
     )
     log_format: str = Field("auto", pattern="^(auto|json|text)$", description="auto: text on a terminal, else json")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
 
     @model_validator(mode="before")
     @classmethod
-    def _split_networks(cls, values: Any) -> Any:
-        given = values.get("callback_networks") if isinstance(values, dict) else None
-        if isinstance(given, str):
-            values["callback_networks"] = tuple(part.strip() for part in given.split(",") if part.strip())
+    def _split(cls, values: Any) -> Any:
+        for name in LISTS if isinstance(values, dict) else ():
+            if isinstance(given := values.get(name), str):
+                values[name] = tuple(part.strip() for part in given.split(",") if part.strip())
         return values
 
     @model_validator(mode="after")
@@ -73,13 +84,20 @@ class Settings(BaseSettings):
         tls = [self.root_certificate, self.server_certificate, self.private_key]
         if any(tls) and not all(tls):
             raise ValueError("TLS needs root_certificate, server_certificate and private_key, or none of them")
-        for network in self.callback_networks:
+        for network in (*self.callback_networks, *self.trusted_proxies):
             ipaddress.ip_network(network)
+        for origin in self.allowed_origins:
+            if not _is_origin(origin):
+                raise ValueError(f"METIS_ALLOWED_ORIGINS: {origin!r} is no origin: https://name, or https://name:port")
         tokens = [t.get_secret_value() for t in (self.enroll_token, self.operator_token, self.viewer_token) if t]
         if any(len(token) < 16 for token in tokens) or len(set(tokens)) < len(tokens):
             raise ValueError("tokens must differ and have at least 16 characters: openssl rand -base64 32 makes one")
         if tokens and self.operator_token is None:
             raise ValueError("an operator token is needed beside the others: METIS_OPERATOR_TOKEN")
+        if not tokens and self.allowed_origins:
+            raise ValueError(
+                "METIS_ALLOWED_ORIGINS needs tokens: without them every page that it names is the operator"
+            )
         if not tokens and not self.on_loopback and not self.insecure:
             raise ValueError(
                 f"refusing to listen on {self.host} without tokens: set METIS_OPERATOR_TOKEN and METIS_ENROLL_TOKEN"
@@ -101,3 +119,16 @@ class Settings(BaseSettings):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def _is_origin(text: str) -> bool:
+    """Whether a browser would say this in Origin (RFC 6454, section 6.2)."""
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and text == f"{parts.scheme}://{parts.netloc.lower()}"
+    )

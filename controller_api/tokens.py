@@ -63,5 +63,9 @@ class Tokens:
             return Identity(matches[0])
         learner = self._find_learner(seen)
         if learner is None:
-            raise Unauthenticated("send a token: Authorization: Bearer <token>")
+            raise Unauthenticated(
+                "this token is not known here: an operator's, a viewer's or the enrolment token is another one, a"
+                " learner's ended when it left: enrol again",
+                headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
+            )
         return Identity("learner", learner)

@@ -7,11 +7,13 @@ FederationError
 ├── NotFound
 │   ├── UnknownLearner · UnknownTask · UnknownRun · UnknownModel
 ├── MethodNotAllowed
+├── Misdirected                    a name of the controller under which it does not answer
+├── PreconditionFailed             what is there is not what If-Match names
 ├── HeadTooLarge                   the head of a request is longer than the limit
 ├── HeadTooSlow                    the head of a request did not arrive in time
 ├── BodyTooSlow                    the body did not arrive in time
 ├── Conflict
-│   ├── NameTaken                  a live learner has this name
+│   ├── NameTaken                  another learner has this name
 │   ├── RunActive                  one run at a time
 │   ├── NotManual                  rounds of this run advance by themselves
 │   ├── UploadOffset                   a part of an upload does not begin where the last one ended
@@ -98,6 +100,12 @@ class UnknownModel(NotFound, title="There is no such model"): ...
 class MethodNotAllowed(FederationError, title="This path does not take that method"): ...
 
 
+class Misdirected(FederationError, title="The controller does not answer under that name"): ...
+
+
+class PreconditionFailed(FederationError, title="What is there is not what the condition names"): ...
+
+
 class HeadTooLarge(FederationError, title="The head of the request is larger than the limit"): ...
 
 
@@ -110,7 +118,7 @@ class BodyTooSlow(FederationError, title="The body did not arrive in time", retr
 class Conflict(FederationError, title="This conflicts with the federation's state"): ...
 
 
-class NameTaken(Conflict, title="A live learner has this name"): ...
+class NameTaken(Conflict, title="Another learner has this name"): ...
 
 
 class RunActive(Conflict, title="A run is active"): ...

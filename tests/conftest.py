@@ -28,7 +28,7 @@ from services import ModelStoreConfig
 from services.rest import Client
 from tests.redis_server import RedisServer, require_redis
 
-URL = "http://controller.test"
+URL = "http://localhost"
 hypothesis.settings.register_profile("here", deadline=None)  # a busy machine is no failure
 hypothesis.settings.load_profile("here")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .gate import Gate
 from .openapi import describe
+from .origins import shared
 from .pages import page_routes
 
-__all__ = ["Gate", "describe", "page_routes"]
+__all__ = ["Gate", "describe", "page_routes", "shared"]

@@ -20,16 +20,19 @@ from services.errors import (
     MethodNotAllowed,
     NotFound,
     NotParseable,
+    PreconditionFailed,
     TooLarge,
     UnsupportedMediaType,
 )
 from services.weights import MEDIA_TYPE
 
+from ..headers import media_type, number_in
 from ..problems import Endpoint, answered, problem
 from ..runtime import Metrics
 from ..settings import Settings
 from ..tokens import Identity, Role, Tokens
-from ..transport import Incoming, Pace
+from ..transport import Incoming, Pace, Rest
+from .origins import Origins
 
 ANYONE: frozenset[Role] = frozenset()
 OPERATOR: frozenset[Role] = frozenset({"operator"})
@@ -101,6 +104,7 @@ OWN_HEAD = (
     "/v1/events",
     "/v1/tasks/{task_id}/result",
 )  # elsewhere HEAD is GET, whose body the server does not send
+TAGGED = ("/", "/docs", "/static/{name}", "/v1/models/{digest}", "/v1/runs/{run_id}/model")  # answer with an ETag
 ID = "[0-9A-Za-z_-]{1,64}"
 SEGMENTS = {"digest": "sha256-[0-9a-f]{64}", "name": r"[0-9A-Za-z_.-]{1,64}"}
 
@@ -151,6 +155,7 @@ class Gate:
         self._tokens = tokens
         self._metrics = metrics
         self._pace = pace
+        self._origins = Origins(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the module."""
@@ -161,10 +166,13 @@ class Gate:
         found = find(scope["path"])
         template = found[0] if found else "none"
         counted = self._metrics.counting(scope["method"], template, send)
+        headers = Headers(scope=scope)
         try:
-            body = self._judge(scope, found)
+            body = self._judge(scope, headers, found)
         except FederationError as error:
-            await problem(error, close=_has_body(Headers(scope=scope)))(scope, receive, counted)
+            has_body = _has_body(headers)
+            answer = Rest(headers, None, receive, counted).send if has_body else counted
+            await problem(error, close=has_body)(scope, receive, answer)
             return
         if scope["method"] == "HEAD" and template not in OWN_HEAD:
             scope = {**scope, "method": "GET"}
@@ -173,7 +181,7 @@ class Gate:
             return
         scope["state"]["incoming"] = body
         try:
-            await self._pass(scope, body.reader(receive), receive, counted, found)
+            await self._pass(scope, body.reader(receive), receive, Rest(headers, body, receive, counted).send, found)
         finally:
             body.end()
 
@@ -187,16 +195,21 @@ class Gate:
         else:
             await self._app(scope, bounded, send)
 
-    def _judge(self, scope: Scope, found: Any) -> Incoming | None:
+    def _judge(self, scope: Scope, headers: Headers, found: Any) -> Incoming | None:
         """Raise what the caller did wrong, in the contract's order; returns how its body is to be read."""
+        _check_host(scope)
+        known = scope.get("state", {}).pop("known", None)  # it holds the connection
+        template, parameters, methods = found or ("", {}, {})
+        self._origins.judge(headers, scope["method"], template)
         if found is None:
             raise NotFound("there is no such path; see /docs")
-        _, parameters, methods = found
-        headers = Headers(scope=scope)
         policy = methods.get(scope["method"]) or (methods.get("GET") if scope["method"] == "HEAD" else None)
         if policy is None or policy.roles:
-            identity = self._tokens.identify(headers.get("authorization"))
+            credential = headers.get("authorization")
+            identity = self._tokens.identify(credential)
             scope.setdefault("state", {})["identity"] = identity
+            if known is not None and credential is not None:
+                known()
             if policy is not None and identity.role not in policy.roles:
                 raise Forbidden("this token may not do that")
             if identity.role == "learner" and parameters.get("learner_id", identity.learner) != identity.learner:
@@ -204,6 +217,8 @@ class Gate:
         if policy is None:
             allowed = ", ".join(sorted({*methods, *(["HEAD"] if "GET" in methods else [])}))
             raise MethodNotAllowed(f"this path takes {allowed}", allow=allowed)
+        if template not in TAGGED and (headers.get("if-match") or "*").strip() != "*":
+            raise PreconditionFailed("what is here has no entity tag: leave If-Match out")
         if not _has_body(headers):
             return None
         if policy.roles:
@@ -213,21 +228,33 @@ class Gate:
     def _judge_body(self, headers: Headers, policy: Policy) -> Incoming:
         limit = policy.limit(self._settings)
         declared = headers.get("content-length")
-        if declared is not None and not re.fullmatch("[0-9]{1,18}", declared):
+        size = None if declared is None else number_in(declared)
+        if declared is not None and size is None:
             raise NotParseable("Content-Length is not a number")
-        media = headers.get("content-type", "").partition(";")[0].strip().lower()
+        media = media_type(headers.get("content-type", ""))
         if policy.media and media in JSON:
             limit = min(limit, policy.json_limit(self._settings))
-        if declared is not None and int(declared) > limit:
+        if size is not None and size > limit:
             if limit == 0:
-                raise TooLarge("this call takes no body", limit=0, got=int(declared))
-            raise TooLarge(f"the body has {declared} bytes, the limit is {limit}", limit=limit, got=int(declared))
+                raise TooLarge("this call takes no body", limit=0, got=size)
+            raise TooLarge(f"the body has {size} bytes, the limit is {limit}", limit=limit, got=size)
         if media not in policy.media:
             accepted = ", ".join(policy.media) or "no body"
             raise UnsupportedMediaType(
                 f"send Content-Type {accepted}, not {media or 'none'}", expected=list(policy.media), got=media
             )
-        return Incoming(self._pace, None if declared is None else int(declared), limit)
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding not in ("", "identity"):
+            why = f"send the body as it is, without Content-Encoding {coding[:40]}"
+            raise UnsupportedMediaType(why, got=coding[:40], headers={"Accept-Encoding": "identity"})
+        return Incoming(self._pace, size, limit)
+
+
+def _check_host(scope: Scope) -> None:
+    """One Host, and one only (RFC 9112, section 3.2)."""
+    given = sum(name == b"host" for name, _ in scope["headers"])
+    if given != 1 and (given or scope["http_version"] != "1.0"):
+        raise NotParseable(f"a request has one Host field, not {given}", got=given)
 
 
 def _has_body(headers: Headers) -> bool:

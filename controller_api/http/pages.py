@@ -16,7 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from services.errors import NotFound
+from services.errors import NotFound, PreconditionFailed
+
+from ..headers import names_tag
 
 HERE = Path(__file__).parent.parent / "static"
 SWAGGER = "fastapi_offline"  # the package that carries the assets of Swagger UI; they are read, it is not imported
@@ -56,8 +58,9 @@ class Page:
 
     def answer(self, request: Request) -> Response:
         """200 with the body (without it for HEAD), or 304 when the client holds it (RFC 9110, section 13.1.2)."""
-        held = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-        if self.headers["ETag"] in held or "*" in held:
+        if not names_tag(request.headers.get("if-match", "*"), self.headers["ETag"], strong=True):
+            raise PreconditionFailed("the page is another now, which If-Match does not name")
+        if names_tag(request.headers.get("if-none-match", ""), self.headers["ETag"]):
             return Response(status_code=304, headers=self.headers)
         if request.method == "HEAD":
             return Response(headers={**self.headers, "Content-Length": str(len(self.body))})

@@ -40,6 +40,7 @@ from services.weights import (
     wire,
 )
 
+from ..headers import media_type
 from ..problems import from_validation
 from ..transport import INLINE, collect, incoming_of, receive
 from .runtime import Runtime
@@ -132,7 +133,7 @@ def unfolded(task: Assignment, size: int) -> int:
 
 def check_media(task: Assignment, request: Request) -> None:
     """Raise UnsupportedMediaType unless the body claims to be what results of this kind are."""
-    media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media = media_type(request.headers.get("content-type", ""))
     wants_json = task.kind == "evaluate"
     if wants_json != (media == "application/json"):
         expected = "application/json" if wants_json else wire.MEDIA_TYPE

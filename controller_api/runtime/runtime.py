@@ -159,6 +159,10 @@ class Runtime:
         reach("learner-kept")
         return self._shown(member).model_copy(update={"token": token, "webhook_secret": member.webhook_secret})
 
+    def note_used(self, member: Member) -> None:
+        """A learner has shown its token for the first time."""
+        self._changed(lambda: self.federation.roster.use_token(member))
+
     async def rejoin(self, learner_id: str, request: m.JoinRequest) -> m.Learner:
         """A learner reports back under its own token."""
         secret = new_webhook_secret() if request.callback_url else None

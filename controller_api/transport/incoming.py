@@ -39,6 +39,7 @@ class Incoming:
         "_pace",
         "_reason",
         "_timeout",
+        "_whole",
         "age_s",
         "came",
         "learner",
@@ -58,6 +59,7 @@ class Incoming:
         self._limit, self._reason = limit, ""
         self._pace = pace
         self._ended = pace is None
+        self._whole = False
         self._error: FederationError | None = None
         self._timeout: asyncio.Timeout | None = None  # of whoever waits for something
 
@@ -70,6 +72,11 @@ class Incoming:
     def stopped(self) -> bool:
         """Whether it was given up."""
         return self._error is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of it has come."""
+        return self._whole or (self.size is not None and self.came >= self.size)
 
     @property
     def recent(self) -> int:
@@ -97,6 +104,7 @@ class Incoming:
                 told = f"the body is longer than the limit of {self._limit} bytes{self._reason}"
                 raise TooLarge(told, limit=self._limit)
             if not message.get("more_body", False):
+                self._whole = message["type"] == "http.request"
                 self.end()
             return message
 

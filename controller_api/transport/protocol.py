@@ -8,8 +8,10 @@ On top of the stock class, for plain connections, an app finds in `scope["extens
 - `metis.gone`: `gone()` gives a future that is done once the peer has left;
 - `http.response.zerocopysend` (a standard ASGI extension): a part of a file goes out by sendfile.
 
-It also bounds what the stock class does not: the head of a request in size and time, an answer in rate. The `Clock` of
-these times is the app's, `clock` in the state that its lifespan gives.
+It also bounds what the stock class does not: the head of a request and what stands between the pieces of its body in
+size and time, an answer in rate, and the connections of those who show no token. The `Clock` of these times and these
+`Strangers` are the app's, in the state that its lifespan gives; each request finds `known` in its own state, to be
+called once its sender is.
 It uses uvicorn's internals, so uvicorn is pinned; `tests/controller_api/transport/test_protocol.py` runs the same
 requests through this class and the stock one.
 """
@@ -35,13 +37,12 @@ from ..problems import body_of, status_of
 from . import protocol as near
 from .incoming import Incoming
 from .receiver import PIECE, Reader, Sink, Watch
+from .rest import LINGER_BYTES, LINGER_S
+from .strangers import Strangers
 
 HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
 HEAD_FIELDS = 100  # most header fields
-LINGER_S = 1.0  # after a refusal the rest is read and dropped for so long (RFC 9112, section 9.6)
-LINGER_BYTES = 4 * HEAD_BYTES  # and no more than that
 HEAD_S = 10.0  # a head must be there after so long
-REST_S = 60.0  # and so must what is left of a body that was answered already, which is dropped as it comes
 
 
 class Flag(asyncio.Event):
@@ -56,14 +57,30 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     """See the module."""
 
     # 1 KB less: the dict stays shared
-    __slots__ = ("_clock", "_gone", "_head_open", "_head_size", "_head_timer", "_reader", "_refused")
+    __slots__ = (
+        "_between",
+        "_clock",
+        "_gone",
+        "_head_fields",
+        "_head_open",
+        "_head_size",
+        "_head_timer",
+        "_reader",
+        "_refused",
+        "_strangers",
+        "_unread",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._clock: Clock = self.app_state.get("clock") or Clock()
-        self._head_size = 0
+        self._strangers: Strangers = self.app_state.get("strangers") or Strangers(None)
+        self._head_size = 0  # bytes of a head, or between two pieces of a body: its chunks' sizes, the trailers
+        self._head_fields = 0
         self._head_open = False  # bytes of a head have come, its end has not
-        self._head_timer: Timer | asyncio.TimerHandle | None = None  # or for the rest of a body that was answered
+        self._between = False  # a body comes in chunks, and no byte of one has come since `_head_size` was 0
+        self._head_timer: Timer | asyncio.TimerHandle | None = None  # or for what is read and dropped after a refusal
+        self._unread: Watch | None = None  # of an answer that the peer is to read
         self._refused = False
         self._gone: asyncio.Future[None] | None = None  # done once the peer is
 
@@ -77,7 +94,12 @@ class ZeroCopyProtocol(HttpToolsProtocol):
             transport.set_protocol(self._reader)
         self.flow._is_writable_event = Flag()
         self.flow._is_writable_event.set()
+        self._strangers.came(self, self._peer, transport.abort)
         self._arm_head_timer()
+
+    @property
+    def _peer(self) -> str:
+        return self.client[0] if self.client else ""
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
@@ -88,48 +110,85 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         if self._refused or self.parser is None:
             return
         super().data_received(data)
-        if self._head_open:
-            if self._head_timer is None:
-                self._arm_head_timer()
-            self._head_size += len(data)
-            if self._head_size > HEAD_BYTES:
-                self._refuse(HeadTooLarge(f"the head of a request may have {HEAD_BYTES} bytes", limit=HEAD_BYTES))
+        if not (self._head_open or self._between):
+            return
+        if self._head_open and self._head_timer is None:
+            self._arm_head_timer()
+        self._head_size += len(data)
+        if self._head_size > HEAD_BYTES:
+            self._refuse_head()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._head_open, self._head_size = True, 0
+        self.scope["state"]["known"] = self._known
+        self._head_open, self._between, self._head_size, self._head_fields = True, False, 0, 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head, or of the trailers, which nobody reads."""
+        self._head_fields += 1
+        if self._head_open:
+            super().on_header(name, value)
+        elif self._head_fields > HEAD_FIELDS:
+            self._refuse_head()
 
     def on_headers_complete(self) -> None:
         """The head is whole: judge its size, start the app."""
         self._head_open = False
         self._disarm_head_timer()
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        self._head_size = size
         if size > HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
-            self._refuse(
-                HeadTooLarge(
-                    f"the head of a request may have {HEAD_BYTES} bytes in {HEAD_FIELDS} fields", limit=HEAD_BYTES
-                )
-            )
+            self._refuse_head()
         if not self._refused:
+            self._strangers.asked(self, self._peer, self.headers, self.transport.abort)
             super().on_headers_complete()
+
+    def on_chunk_header(self) -> None:
+        """The size of a chunk; after the last one come the trailers. See httptools."""
+        self._between = True
 
     def on_body(self, body: bytes) -> None:
         """See HttpToolsProtocol."""
+        self._between, self._head_size = False, 0
         if not self._refused:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """See HttpToolsProtocol."""
+        self._between = False
         if not self._refused:
-            self._disarm_head_timer()
             super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """See HttpToolsProtocol."""
         super().on_response_complete()
-        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
-            self._head_timer = self.loop.call_later(REST_S, self.transport.close)
+        self._strangers.answered(self, self._peer)
+        if self.cycle.response_complete and self.cycle.more_body:  # what is left of the body is more than is dropped
+            self.transport.close()
+        self._watch_reading()
+
+    def _known(self) -> None:
+        """The sender of a request has shown a token."""
+        self._strangers.forget(self)
+
+    # ---- an answer, at a pace
+    def pause_writing(self) -> None:
+        """See asyncio.BaseProtocol."""
+        super().pause_writing()
+        self._watch_reading()
+
+    def _watch_reading(self) -> None:
+        """End the connection when the peer does not read what was written to it."""
+        unread = self.transport.get_write_buffer_size
+        if self._unread is None and unread():
+            self._unread = Watch(self._clock, lambda: -unread(), self.transport.abort, self._all_read)
+
+    def _all_read(self) -> bool:
+        if self.transport.get_write_buffer_size():
+            return False
+        self._unread = None
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP gets a problem document too."""
@@ -138,6 +197,9 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.BaseProtocol."""
         self._disarm_head_timer()
+        self._strangers.forget(self)
+        if self._unread is not None:
+            self._unread.cancel()
         if self._gone is not None:
             complete(self._gone)
         super().connection_lost(exc)
@@ -158,20 +220,25 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         elif self.cycle is None:
             self.transport.close()
 
+    def _refuse_head(self) -> None:
+        """It, or its trailers."""
+        told = f"the head of a request, and the trailers, may have {HEAD_BYTES} bytes in {HEAD_FIELDS} fields"
+        self._refuse(HeadTooLarge(told, limit=HEAD_BYTES))
+
     def _refuse(self, error: FederationError) -> None:
         """Answer before there is a request, and close."""
         if self._refused or self.transport.is_closing():
             return
-        self._refused = True
+        self._refused, self._head_size = True, 0
         self._disarm_head_timer()
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             content = json.dumps(body_of(error)).encode()
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            self.transport.write(STATUS_LINE[status_of(type(error))] + head % len(content) + content)
-        if not self.transport.can_write_eof():
-            self.transport.close()
-            return
-        self.transport.write_eof()  # to close with bytes unread would reset the connection, and the answer be lost
+            dated = b"".join(b"%s: %s\r\n" % field for field in self.server_state.default_headers)
+            self.transport.write(STATUS_LINE[status_of(type(error))] + dated + head % len(content) + content)
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
         self._head_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     # ---- the extensions

@@ -134,14 +134,18 @@ class Sink(asyncio.BufferedProtocol):
 class Watch:
     """Calls `give_up` when less than SLOWEST bytes per second moved over STALL_S seconds."""
 
-    def __init__(self, clock: Clock, position: Any, give_up: Any) -> None:
+    def __init__(self, clock: Clock, position: Any, give_up: Any, over: Any = lambda: False) -> None:
+        """It ends by itself when `over` says so."""
         self._clock = clock
+        self._over = over
         self._position = position
         self._give_up = give_up
         self._seen = position()
         self._timer = clock.call_later(STALL_S, self._look)
 
     def _look(self) -> None:
+        if self._over():
+            return
         now = self._position()
         if now - self._seen < SLOWEST * STALL_S:
             self._give_up()

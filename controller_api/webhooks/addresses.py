@@ -47,7 +47,7 @@ class Addresses:
 
     def __init__(self, settings: Settings, resolve: Resolver | None = None) -> None:
         self._networks = [ipaddress.ip_network(network) for network in settings.callback_networks]
-        self._on_loopback = settings.on_loopback
+        self._to_loopback = settings.open and settings.on_loopback  # whoever calls is on this machine anyway
         self._resolve = resolve or _look_up()
 
     async def target(self, callback: str) -> Target:
@@ -84,13 +84,18 @@ class Addresses:
 
     def _refusal(self, address: Address) -> str | None:
         """Why webhooks may not go to this address; None when they may."""
-        if address.is_loopback:
-            if self._on_loopback:
-                return None
-            return "leads to loopback, which is allowed only while the controller itself listens on loopback"
         if address.is_multicast or address.is_unspecified:
             return "leads to an address that is no machine's"
-        if any(address in network for network in self._networks) or _is_global(address):
+        if any(address in network for network in self._networks):
+            return None
+        if address.is_loopback:
+            if self._to_loopback:
+                return None
+            return (
+                "leads to loopback, which is allowed while the controller listens there and without tokens, or when an"
+                " operator allows it with METIS_CALLBACK_NETWORKS"
+            )
+        if _is_global(address):
             return None
         return "leads to an address that is not public; an operator can allow its network with METIS_CALLBACK_NETWORKS"
 

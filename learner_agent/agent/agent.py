@@ -151,12 +151,12 @@ class Agent:
                 if enrolment is not begun:
                     raise
                 enrolment = self._begun()  # this process asks for something else under the key of the one before
-            except NameTaken:
+            except NameTaken as error:
                 if waited >= self._name_patience_s:
                     raise
                 attempt += 1
                 seconds = backoff.seconds(attempt)
-                log.warning("the name is in use; waiting for its holder's lease to end", name=self._request.name)
+                log.warning("the name is in use; waiting for it", why=error.detail)
                 await asyncio.sleep(seconds)
                 waited += seconds
 

@@ -85,9 +85,9 @@ class Federation:
         webhook_secret: str | None = None,
         key_hash: str | None = None,
     ) -> Member:
-        """Enrol a learner; raises NameTaken while an active learner has the name. A lost one is replaced.
+        """Enrol a learner; raises NameTaken while another has the name. A lost one may be replaced (Roster.yields).
 
-        The same `key_hash` again is the same learner, who has not seen its token: it gets this one.
+        The same `key_hash` again is the same learner, who has not used its token: it gets this one.
         """
         self._refuse_when_over()
         self.tick(now)
@@ -97,12 +97,12 @@ class Federation:
         learner_id = self._new_id()
         name = request.name or f"learner-{learner_id[:8]}"
         holder = self.roster.holder(name)
-        if holder is not None and holder.state == "lost":
+        if holder is not None and self.roster.yields(holder):
             self._remove(holder, now)
         member = Member(
             learner_id, name, token_hash, request, now, now, webhook_secret=webhook_secret, key_hash=key_hash
         )
-        self.roster.enrol(member)
+        self.roster.enrol(member, self.lease_s)
         self.journal.emit(now, "learner-joined", f"{name} joined", learner=name)
         self._move_on(now)
         return member

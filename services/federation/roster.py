@@ -83,6 +83,7 @@ class Roster:
 
     def __init__(self, changes: Changes | None = None) -> None:
         self.changes = Changes() if changes is None else changes
+        self.keeps_names = False  # of lost learners: nobody but whoever has its token returns under such a name
         self._members: dict[str, Member] = {}
         self._by_name: dict[str, str] = {}
         self._by_token: dict[bytes, str] = {}
@@ -116,8 +117,15 @@ class Roster:
         """The member that enrolled under the key of this hash."""
         return self._members.get(self._by_key.get(key_hash or "", ""))
 
+    def use_token(self, member: Member) -> None:
+        """Its token was seen: the key under which it enrolled gives no other any more."""
+        if member.key_hash is not None:
+            self._by_key.pop(member.key_hash, None)
+            member.key_hash = None
+            self.changes.members.add(member.id)
+
     def give_token(self, member: Member, token_hash: bytes) -> None:
-        """A member gets another token; the one before, which nobody has seen, is void."""
+        """A member gets another token; the one before, which nobody has used, is void."""
         del self._by_token[member.token_hash]
         member.token_hash = token_hash
         self._by_token[token_hash] = member.id
@@ -128,14 +136,15 @@ class Roster:
         learner_id = self._by_name.get(name)
         return None if learner_id is None else self._members[learner_id]
 
-    def enrol(self, member: Member) -> None:
-        """Add a member; raises NameTaken while the name's holder is active, Busy when the federation is full."""
+    def yields(self, holder: Member) -> bool:
+        """Whether whoever comes may take its name."""
+        return holder.state == "lost" and not self.keeps_names
+
+    def enrol(self, member: Member, lease_s: float) -> None:
+        """Add a member; raises NameTaken while another has the name, Busy when the federation is full."""
         holder = self.holder(member.name)
         if holder is not None:
-            raise NameTaken(
-                f"{member.name!r} is in use by a live learner: choose another name, or present its token",
-                name=member.name,
-            )
+            raise self._taken(holder, member.joined_at, lease_s)
         if len(self) >= MAX_LEARNERS:
             raise Busy(f"the federation is full: it takes {MAX_LEARNERS} learners", limit=MAX_LEARNERS)
         self._members[member.id] = member
@@ -144,6 +153,22 @@ class Roster:
         self._by_token[member.token_hash] = member.id
         if member.key_hash:
             self._by_key[member.key_hash] = member.id
+
+    def _taken(self, holder: Member, now: float, lease_s: float) -> NameTaken:
+        who = f"{holder.name!r} is the name of another learner, which is {'lost' if holder.state == 'lost' else 'here'}"
+        ways = "choose another name, or present its token"
+        if self.keeps_names:
+            return NameTaken(
+                f"{who}, and stays its own until it leaves: {ways}, or let an operator DELETE /v1/learners/{holder.id}",
+                name=holder.name,
+                id=holder.id,
+            )
+        left_s = math.ceil(max(1.0, min(holder.lapses_at(lease_s), now + lease_s) - now))
+        return NameTaken(
+            f"{who}, and is free once it was silent for its lease, in {left_s} s at the earliest: {ways}",
+            name=holder.name,
+            headers={"Retry-After": str(left_s)},
+        )
 
     def remove(self, learner_id: str) -> Member:
         """Take a member out, its name and token with it."""

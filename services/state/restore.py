@@ -35,7 +35,7 @@ def restore(federation: Federation, rows: Iterable[Row]) -> None:
                 federation.uploaded.add(digest, size)
         members = [Member(**MEMBER.load(one)) for one in by_kind["member"]]
         for member in sorted(members, key=lambda one: one.joined_at):
-            federation.roster.enrol(member)
+            federation.roster.enrol(member, federation.lease_s)
         runs = [_Reading(federation, key, kinds).run() for key, kinds in by_run.items()]
         for run, idempotency in sorted(runs, key=lambda pair: pair[0].started_at):
             federation.resume(run, *idempotency)

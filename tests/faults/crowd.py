@@ -123,7 +123,7 @@ class Waiting:
         assert self._writer
         token = f"Authorization: Bearer {self._me['token']}\r\n" if self._me else ""
         kind = f"Content-Type: {media}\r\nContent-Length: {len(body)}\r\n" if media else ""
-        self._writer.write(f"{method} {path} HTTP/1.1\r\nHost: controller\r\n{token}{kind}\r\n".encode() + body)
+        self._writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{token}{kind}\r\n".encode() + body)
         head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         _, _, rest = head.partition(b"content-length:")
         length = int(rest.partition(b"\r\n")[0] or 0)

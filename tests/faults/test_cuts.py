@@ -105,7 +105,7 @@ class Training:
             reader, writer = await asyncio.open_connection("127.0.0.1", self.served.port)
             lines = [
                 f"PUT /v1/tasks/{task.id}/result HTTP/1.1",
-                "Host: x",
+                "Host: localhost",
                 f"Content-Type: {wire.MEDIA_TYPE}",
                 f"Authorization: Bearer {self.learners[index].token}",
                 f"Content-Length: {LENGTH}",

@@ -140,7 +140,7 @@ async def test_an_upload_for_a_closed_round_is_refused_however_often_it_comes(se
 async def begun(served: Served, request: str, media: str, body: bytes, *lines: str) -> asyncio.StreamWriter:
     """A connection on which a request was begun: what is given of its body, of the length that the lines say."""
     _, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    head = [f"{request} HTTP/1.1", "Host: x", f"Content-Type: {media}", *lines]
+    head = [f"{request} HTTP/1.1", "Host: localhost", f"Content-Type: {media}", *lines]
     writer.write("\r\n".join([*head, "", ""]).encode() + body)
     await writer.drain()
     return writer

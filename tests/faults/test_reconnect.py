@@ -152,7 +152,7 @@ class Probe:
         controller."""
         reader, writer = await asyncio.open_connection(HOST, self._port)
         try:
-            head = f"{method} {path} HTTP/1.1\r\nHost: controller\r\nConnection: close\r\n{credential}"
+            head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{credential}"
             writer.write(f"{head}Content-Length: 0\r\n\r\n".encode())
             return int((await reader.read())[9:12])
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
@@ -13,6 +12,7 @@ from services import CONTRACT, __version__
 from services import messages as m
 from services.errors import NotParseable
 
+from ...headers import number_in
 from .request import runtime_of, written_runtime
 from .tasks import MAX_WAIT_S
 
@@ -60,9 +60,9 @@ async def events(request: Request) -> Response:
     """GET /v1/events, described in openapi.py."""
     runtime = runtime_of(request)
     given = request.headers.get("last-event-id")
-    if given is not None and not re.fullmatch("[0-9]{1,18}", given):
-        raise NotParseable("Last-Event-ID is the number of an event", got=given[:40])
-    start = runtime.events.last_id if given is None else int(given)
+    start = runtime.events.last_id if given is None else number_in(given)
+    if start is None:
+        raise NotParseable("Last-Event-ID is the number of an event", got=str(given)[:40])
 
     async def lines() -> AsyncIterator[str]:
         yield ": the log follows\n\n"
@@ -71,7 +71,9 @@ async def events(request: Request) -> Response:
 
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if request.method == "HEAD":
-        return Response(headers=headers, media_type="text/event-stream")
+        head = Response(headers=headers, media_type="text/event-stream")
+        del head.headers["content-length"]  # nobody knows it
+        return head
     return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from services import messages as m
-from services.errors import Forbidden, RangeNotSatisfiable, UnknownModel
+from services.errors import Forbidden, PreconditionFailed, RangeNotSatisfiable, UnknownModel
 
+from ...headers import byte_range, names_tag
 from ...runtime import Runtime, intake
 from ...transport import WeightsResponse
 from .request import caller, json_response, runtime_of
-
-RANGE = re.compile(r"bytes\s*=\s*([0-9]{0,18})\s*-\s*([0-9]{0,18})\s*", re.IGNORECASE)
 
 
 async def get_model(request: Request) -> Response:
@@ -23,7 +20,8 @@ async def get_model(request: Request) -> Response:
     runtime, identity, digest = runtime_of(request), caller(request), request.path_params["digest"]
     if identity.learner is not None and runtime.federation.offers.naming(identity.learner, digest) is None:
         raise Forbidden("no open task of this learner names that model")
-    response = await model_response(request, runtime, digest, runtime.settings.cacheable_models)
+    sharing = "public" if runtime.settings.cacheable_models else "private"
+    response = await model_response(request, runtime, digest, f"{sharing}, max-age=31536000, immutable")
     if request.method == "GET" and isinstance(response, WeightsResponse):
         runtime.note_download(identity.learner, runtime.model(digest)[0], response.count)
     return response
@@ -45,17 +43,20 @@ async def put_model(request: Request) -> Response:
     return json_response(reference, 201 if created else 200, {"Location": digest})
 
 
-async def model_response(request: Request, runtime: Runtime, digest: str, shared_caches: bool = False) -> Response:
-    """200, 206 or 304 for GET and HEAD; raises RangeNotSatisfiable, UnknownModel. Several ranges get the whole."""
+async def model_response(request: Request, runtime: Runtime, digest: str, cache_control: str) -> Response:
+    """200, 206 or 304 for GET and HEAD; several ranges get the whole. Raises PreconditionFailed, RangeNotSatisfiable,
+    UnknownModel."""
     info, _ = runtime.model(digest)
     etag = f'"{digest}"'
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
-        "Cache-Control": f"{'public' if shared_caches else 'private'}, max-age=31536000, immutable",
+        "Cache-Control": cache_control,
         "X-Content-Type-Options": "nosniff",
     }
-    if _matches(request.headers.get("if-none-match"), etag):
+    if not names_tag(request.headers.get("if-match", "*"), etag, strong=True):
+        raise PreconditionFailed(f"the model here is {digest}, which If-Match does not name", got=digest)
+    if names_tag(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
     wanted = _range(request, info.size, etag)
     first, last = wanted or (0, info.size - 1)
@@ -66,26 +67,19 @@ async def model_response(request: Request, runtime: Runtime, digest: str, shared
     return WeightsResponse(status, headers, document, first, count, lambda: runtime.store.file(digest))
 
 
-def _matches(header: str | None, etag: str) -> bool:
-    if header is None:
-        return False
-    return header.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in header.split(",")]
-
-
 def _range(request: Request, size: int, etag: str) -> tuple[int, int] | None:
-    """First and last byte that are wanted, or None for all; what is no single range is ignored (RFC 9110, 14.2)."""
-    match = RANGE.fullmatch(request.headers.get("range", "").strip())
-    if match is None or request.headers.get("if-range", etag) != etag or request.method != "GET":
+    """First and last byte that are wanted, or None for all."""
+    asked = byte_range(request.headers.get("range", "")) if request.method == "GET" else None
+    if asked is None or request.headers.get("if-range", etag) != etag:
         return None
-    first_text, last_text = match.groups()
-    if not first_text and not last_text:
-        return None
-    if not first_text:  # the last n bytes
-        first, last = max(0, size - int(last_text)), size - 1
-        satisfiable = int(last_text) > 0 and size > 0
+    begin, end = asked
+    if begin is None:  # the last bytes
+        count = end or 0
+        first, last = max(0, size - count), size - 1
+        satisfiable = count > 0 and size > 0
     else:
-        first, last = int(first_text), min(int(last_text or size - 1), size - 1)
-        if last_text and int(last_text) < first:
+        first, last = begin, size - 1 if end is None else min(end, size - 1)
+        if end is not None and end < begin:
             return None
         satisfiable = first < size
     if not satisfiable:

@@ -89,7 +89,7 @@ async def model(
     if info is None:
         why = "has no model yet" if which == "latest" else "has no evaluated model: nothing says which one is best"
         raise UnknownModel(f"run {found.id} {why}", run=found.id, which=which)
-    return await model_response(request, runtime, info.digest)
+    return await model_response(request, runtime, info.digest, "private, no-cache")
 
 
 @router.post("/{run_id}/stop", status_code=202)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from starlette.routing import Route
 from services import messages as m
 from services.errors import NotParseable, TooLarge
 
+from ...headers import number_in
 from ...problems import from_validation
 from ...runtime import intake
 from ...transport import incoming_of
@@ -134,7 +134,7 @@ def _wait(request: Request) -> float:
     except ValueError:
         seconds = math.nan
     if math.isnan(seconds):
-        raise NotParseable(f"wait is a number of seconds, not {text[:40]!r}", got=text[:40])
+        raise NotParseable(f"wait is a number of seconds, not {_short(text)!r}", got=_short(text))
     return min(max(seconds, 0.0), MAX_WAIT_S)
 
 
@@ -153,16 +153,21 @@ def _number(request: Request, name: str, default: int | None = None) -> int:
     text = request.headers.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not re.fullmatch("[0-9]{1,18}", text):
-        raise NotParseable(f"{name} is a number of bytes, not {text!r}", got=text)
-    return int(text)
+    number = None if text is None else number_in(text)
+    if number is None:
+        raise NotParseable(f"{name} is a number of bytes, not {_short(text)!r}", got=_short(text))
+    return number
 
 
 def _is_last(request: Request) -> bool:
     text = request.headers.get("upload-complete")
     if text not in (COMPLETE, PARTIAL):
-        raise NotParseable(f"Upload-Complete is ?1 or ?0, not {text!r}", got=text)
+        raise NotParseable(f"Upload-Complete is ?1 or ?0, not {_short(text)!r}", got=_short(text))
     return text == COMPLETE
+
+
+def _short(text: str | None) -> str | None:
+    return None if text is None else text[:40]
 
 
 def _check_length(limit: int, length: int) -> None:

@@ -136,7 +136,7 @@ async def running() -> AsyncIterator[Running]:
 
 def head(path: str, token: str | None, length: int, media: str, *more: str) -> bytes:
     """The head of a PUT or POST whose body does not come."""
-    lines = [f"{'PUT' if 'result' in path else 'POST'} {path} HTTP/1.1", "Host: x", f"Content-Type: {media}"]
+    lines = [f"{'PUT' if 'result' in path else 'POST'} {path} HTTP/1.1", "Host: localhost", f"Content-Type: {media}"]
     lines += [f"Content-Length: {length}", *more] + ([f"Authorization: Bearer {token}"] if token else [])
     return "\r\n".join([*lines, "", ""]).encode()
 
@@ -164,7 +164,7 @@ async def test_a_body_that_is_withheld_still_gets_its_answer(running: Running, m
 
 async def test_a_body_longer_than_the_limit_is_cut_off(running: Running) -> None:
     """413 as soon as a body of undeclared length passes the limit, and the connection is closed."""
-    first = f"POST /v1/learners HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {ENROLL}\r\n"
+    first = f"POST /v1/learners HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ENROLL}\r\n"
     first += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = await running.raw(first.encode() + b"200\r\n" + b" " * 512 + b"\r\n" + b"200\r\n" + b" " * 512 + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 413 ")

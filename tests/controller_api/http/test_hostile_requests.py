@@ -118,7 +118,7 @@ async def running() -> AsyncIterator[Running]:
         yield made
 
 
-HOST = b"Host: x\r\n"
+HOST = b"Host: localhost\r\n"
 JSON = b"Content-Type: application/json\r\n"
 UPGRADE = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 RAW = {

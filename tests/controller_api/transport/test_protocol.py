@@ -8,9 +8,11 @@ import json
 import mmap
 import os
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -28,6 +30,7 @@ from services.rest import Client
 from services.weights import buffers as memory
 from services.weights import wire
 from tests.conftest import until
+from tests.controller_api.webhooks.receiver import certificate
 
 PATHS = [pytest.param(True, id="zero-copy"), pytest.param(False, id="stock")]
 LOOPS = {"asyncio": asyncio.DefaultEventLoopPolicy, "uvloop": uvloop.EventLoopPolicy}  # uvloop is what uvicorn takes
@@ -115,7 +118,7 @@ class Raw:
 
 def put(task: str, body: bytes, *extra: str) -> tuple[bytes, bytes]:
     """Head and body of an upload."""
-    lines = [f"PUT /v1/tasks/{task}/result HTTP/1.1", "Host: x", f"Content-Type: {wire.MEDIA_TYPE}"]
+    lines = [f"PUT /v1/tasks/{task}/result HTTP/1.1", "Host: localhost", f"Content-Type: {wire.MEDIA_TYPE}"]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", *extra, "", ""]).encode(), body
 
 
@@ -136,14 +139,16 @@ async def test_an_upload_and_a_download_keep_every_byte(zero_copy: bool, store: 
         assert offered.model is not None
         model = wire.decode(await client.model(offered.model))
         assert (model.arrays[0] == 0.25).all()
-        await raw.send(f"GET /v1/models/{offered.model.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await raw.send(f"GET /v1/models/{offered.model.digest} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         status, headers, got = await raw.answer()
         assert (status, headers["etag"]) == (200, f'"{offered.model.digest}"')
         assert "sha256-" + hashlib.sha256(got).hexdigest() == offered.model.digest
-        lines = f"GET /v1/models/{offered.model.digest} HTTP/1.1\r\nHost: x\r\nRange: bytes=500000-1000009\r\n\r\n"
+        lines = (
+            f"GET /v1/models/{offered.model.digest} HTTP/1.1\r\nHost: localhost\r\nRange: bytes=500000-1000009\r\n\r\n"
+        )
         await raw.send(lines.encode())
         assert await raw.answer() == (206, {**headers, **_ranged(len(got))}, got[500000:1000010])
-        await raw.send(f"HEAD /v1/models/{offered.model.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await raw.send(f"HEAD /v1/models/{offered.model.digest} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert (await raw.answer("HEAD"))[1]["content-length"] == str(len(got))
         await client.close()
 
@@ -162,7 +167,7 @@ async def test_a_connection_is_used_again_after_a_body(zero_copy: bool) -> None:
         for _ in range(3):
             await raw.send(b"".join(put(task, document())))
             statuses.append((await raw.answer())[0])
-            await raw.send(f"GET /v1/learners/{me} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await raw.send(f"GET /v1/learners/{me} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             statuses.append((await raw.answer())[0])
         assert statuses == [201, 200, 200, 200, 200, 200]
         await client.close()
@@ -174,7 +179,7 @@ async def test_requests_may_follow_one_another_without_waiting(zero_copy: bool) 
     async with serving(zero_copy) as server:
         client, _, task = await training(server)
         raw = await Raw.open(server)
-        await raw.send(b"".join(put(task, document())) + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 2)
+        await raw.send(b"".join(put(task, document())) + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 2)
         assert [(await raw.answer())[0] for _ in range(3)] == [201, 200, 200]
         await client.close()
 
@@ -272,7 +277,7 @@ async def test_a_download_that_nobody_reads_is_given_up(monkeypatch: pytest.Monk
         digest = await client.put_model([document(1.0, 8_000_000)])
         raw = await Raw.open(server)
         cast(asyncio.Transport, raw.writer.transport).pause_reading()
-        await raw.send(f"GET /v1/models/{digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await raw.send(f"GET /v1/models/{digest} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
         async def given_up() -> bool:
             port = raw.writer.get_extra_info("sockname")[1]
@@ -282,12 +287,44 @@ async def test_a_download_that_nobody_reads_is_given_up(monkeypatch: pytest.Monk
         await client.close()
 
 
+@pytest.mark.parametrize("path", ["/static/swagger-ui-bundle.js", "/docs"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_an_answer_that_nobody_reads_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, path: str, tls: bool
+) -> None:
+    """A peer that asks again and again and reads nothing loses its connection, whatever it asked for."""
+    monkeypatch.setattr(receiving, "STALL_S", 0.3)
+    given: dict[str, Any] = {}
+    context = None
+    if tls:
+        own, key = certificate(tmp_path, "localhost")
+        given = {"root_certificate": str(own), "server_certificate": str(own), "private_key": str(key)}
+        context = ssl.create_default_context(cafile=str(own))
+    async with serving(True, **given) as server:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        buffers = socket.socket()
+        buffers.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        buffers.connect(("127.0.0.1", port))
+        raw = Raw(
+            *await asyncio.open_connection(sock=buffers, ssl=context, server_hostname="localhost" if tls else None)
+        )
+        cast(asyncio.Transport, raw.writer.transport).pause_reading()
+        own_port = raw.writer.get_extra_info("sockname")[1]
+
+        async def given_up() -> bool:
+            with suppress(ConnectionError):
+                await raw.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            return all(one.client[1] != own_port for one in cast(set[Any], server.server_state.connections))
+
+        await until(given_up, 30)
+
+
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 150 + b"\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 150 + b"\r\n",
     ],
 )
 async def test_a_head_that_is_too_large_is_431(head: bytes) -> None:
@@ -302,13 +339,47 @@ async def test_a_head_that_is_too_large_is_431(head: bytes) -> None:
         assert await raw.closed()
 
 
-async def test_a_head_without_end_is_cut_off() -> None:
-    """Eight megabytes of one field: refused long before they are all there."""
+async def test_a_head_without_end_is_refused_and_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight megabytes of one field: refused long before they are all there, none of them kept, cut off in the end."""
+    monkeypatch.setattr(zero_copy, "LINGER_BYTES", 2_000_000)
     async with serving(True) as server:
         raw = await Raw.open(server)
-        endless = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 8_000_000
+        await raw.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 1_000_000)
+        assert (await raw.answer())[0] == 431
         with pytest.raises(ConnectionError):
-            await raw.send(endless)
+            await raw.send(b"a" * 8_000_000)
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [b"a:\r\n" * 20_000, b"a" * 200_000, b"a: " + b"b" * 200_000, b"".join(b"x-%d: y\r\n" % i for i in range(101))],
+    ids=["many", "one name", "one value", "too many fields"],
+)
+async def test_trailers_count_as_the_head_does(trailers: bytes) -> None:
+    """What follows the last chunk is refused where a head would be, and is not kept."""
+    async with serving(True) as server:
+        raw = await Raw.open(server)
+        head = (
+            "POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked"
+        )
+        await raw.send(f"{head}\r\n\r\n2\r\n{{}}\r\n0\r\n".encode())
+        await raw.send(trailers)
+        assert (await raw.answer())[0] == 431
+        await raw.send(b"\r\n")
+        assert await raw.closed()
+        assert not server.runtime.federation.runs
+
+
+async def test_trailers_are_read_over() -> None:
+    """A few of them change nothing; none becomes a field of the head."""
+    async with serving(True) as server:
+        raw = await Raw.open(server)
+        head = "POST /v1/learners HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+        await raw.send(f"{head}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
+        await raw.send(b'10\r\n{"name": "anna"}\r\n0\r\nHost: evil.example\r\nX-A: b\r\n\r\n')
+        assert (await raw.answer())[0] == 201
+        await raw.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await raw.answer())[0] == 200
 
 
 async def test_a_head_that_does_not_end_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +388,7 @@ async def test_a_head_that_does_not_end_is_closed(monkeypatch: pytest.MonkeyPatc
     async with serving(True) as server:
         half, silent, used = [await Raw.open(server) for _ in range(3)]
         await half.send(b"GET /healthz HTTP/1.1\r\nHos")
-        await used.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await used.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await used.answer())[0] == 200
         await used.send(b"GET /hea")
         assert (await half.answer())[0] == 408
@@ -340,9 +411,9 @@ async def test_smuggling_is_400_and_closed(zero_copy: bool, lines: str) -> None:
     async with serving(zero_copy) as server:
         raw = await Raw.open(server)
         await raw.send(
-            f"POST /v1/runs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{lines}\r\n\r\n".encode()
+            f"POST /v1/runs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{lines}\r\n\r\n".encode()
         )
-        await raw.send(b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await raw.send(b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await raw.answer())[0] == 400
         assert await raw.closed()
 
@@ -354,7 +425,7 @@ async def test_a_chunked_upload_is_taken(zero_copy: bool) -> None:
         client, _, task = await training(server)
         raw = await Raw.open(server)
         body = document()
-        head = f"PUT /v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\nContent-Type: {wire.MEDIA_TYPE}\r\n"
+        head = f"PUT /v1/tasks/{task}/result HTTP/1.1\r\nHost: localhost\r\nContent-Type: {wire.MEDIA_TYPE}\r\n"
         await raw.send(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n")
         for at in range(0, len(body), 100_000):
             piece = body[at : at + 100_000]
@@ -393,7 +464,7 @@ async def test_a_head_is_not_late_because_of_a_stall(monkeypatch: pytest.MonkeyP
         await raw.send(b"GET /healthz HTTP/1.1\r\nHos")
         await reading(server, lambda one: one._head_open)
         await stall(raw)
-        await raw.send(b"t: x\r\n\r\n")
+        await raw.send(b"t: localhost\r\n\r\n")
         assert (await raw.answer())[0] == 200
 
 
@@ -419,8 +490,8 @@ async def test_a_body_is_not_silent_because_of_a_stall(zero_copy: bool, came: bo
     async with serving(zero_copy, body_timeout_s=LIMIT_S) as server:
         raw = await Raw.open(server)
         body = b'{"name": "anna", "kinds": ["train"]}'
-        head = f"POST /v1/learners HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        await raw.send(f"{head}\r\n\r\n".encode() + body[:5])
+        head = "POST /v1/learners HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        await raw.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:5])
         await reading(server, lambda one: one.cycle is not None and not one.cycle.body)
         await stall(raw, body[5:] if came else b"")
         await raw.send(b"" if came else body[5:])

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from controller_api.transport import protocol
+from controller_api.transport import rest
 from tests.conftest import Process, Served, serve
 from tests.controller_api.driving import MSGPACK, Member, digest_of, document, join, model
 from tests.controller_api.transport.test_protocol import Raw, serving, training
@@ -35,7 +35,7 @@ def update() -> bytes:
 
 def head(member: Member, task: str, *lines: str) -> bytes:
     """The head of an upload."""
-    first = [f"PUT /v1/tasks/{task}/result HTTP/1.1", "Host: x", f"Authorization: Bearer {member.token}"]
+    first = [f"PUT /v1/tasks/{task}/result HTTP/1.1", "Host: localhost", f"Authorization: Bearer {member.token}"]
     return "\r\n".join([*first, f"Content-Type: {MSGPACK}", *lines, "", ""]).encode()
 
 
@@ -137,9 +137,9 @@ async def test_beside_eight_such_learners(start: Callable[..., Process], tmp_pat
 
 
 # ---- on every way
-MODEL = f"PUT /v1/models/sha256-{'0' * 64} HTTP/1.1\r\nHost: x\r\nContent-Type: {MSGPACK}\r\n"
-JSON = "Host: x\r\nContent-Type: application/json\r\n"
-RESULT = "/v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\n"
+MODEL = f"PUT /v1/models/sha256-{'0' * 64} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MSGPACK}\r\n"
+JSON = "Host: localhost\r\nContent-Type: application/json\r\n"
+RESULT = "/v1/tasks/{task}/result HTTP/1.1\r\nHost: localhost\r\n"
 PART = "Content-Type: application/partial-upload\r\nUpload-Offset: 0\r\nUpload-Complete: ?1\r\n"
 WAYS = {
     "large, of declared length": MODEL + "Content-Length: 1000000\r\n\r\n",
@@ -212,13 +212,13 @@ async def test_a_tls_hand_shake_has_its_time(tmp_path: Path) -> None:
         assert await silent.closed(5)
         assert await half.closed(5)
         whole = await opening(port, ssl.create_default_context(cafile=str(made)))
-        await whole.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await whole.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await whole.answer())[0] == 200
 
 
 async def test_what_is_left_of_a_body_that_was_answered_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is dropped as it comes, and the connection is closed unless it ends; then it is used again."""
-    monkeypatch.setattr(protocol, "REST_S", 0.5)
+    monkeypatch.setattr(rest, "LINGER_S", 0.5)
     async with serving(True) as server:
         client, _, task = await training(server)
         port = server.servers[0].sockets[0].getsockname()[1]
@@ -234,7 +234,7 @@ async def test_what_is_left_of_a_body_that_was_answered_has_its_time(monkeypatch
                 await endless.send(b" ")
                 await asyncio.wait([closing], timeout=0.1)
         assert await closing
-        await ended.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        await ended.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await ended.answer())[0] == 200
         await client.close()
 

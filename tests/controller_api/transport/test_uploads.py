@@ -26,7 +26,7 @@ def patch(task: str, body: bytes, offset: int, *extra: str, complete: str = "?1"
     """A part of an upload."""
     lines = [
         f"PATCH /v1/tasks/{task}/result HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         "Content-Type: application/partial-upload",
         f"Content-Length: {len(body)}",
         f"Upload-Offset: {offset}",
@@ -37,7 +37,7 @@ def patch(task: str, body: bytes, offset: int, *extra: str, complete: str = "?1"
 
 async def offset_of(raw: Raw, task: str) -> tuple[int, dict[str, str]]:
     """What HEAD says of an upload: its offset, and all headers."""
-    await raw.send(f"HEAD /v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    await raw.send(f"HEAD /v1/tasks/{task}/result HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     status, headers, _ = await raw.answer("HEAD")
     assert status == 204
     return int(headers["upload-offset"]), headers
@@ -87,7 +87,7 @@ async def test_an_upload_in_parts_from_the_start(zero_copy: bool) -> None:
         status, headers, _ = await raw.answer()
         assert (status, headers["upload-offset"]) == (409, "400000")
         raw = await Raw.open(server)
-        await raw.send(f"DELETE /v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await raw.send(f"DELETE /v1/tasks/{task}/result HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert (await raw.answer())[0] == 204
         assert (await offset_of(raw, task))[0] == 0
         await raw.send(patch(task, body[:400_000], 0, f"Upload-Length: {len(body)}", complete="?0"))
@@ -223,7 +223,9 @@ async def test_wrong_parts_are_refused(lines: str, status: int) -> None:
     async with serving(True) as server:
         client, _, task = await training(server)
         raw = await Raw.open(server)
-        head = f"PATCH /v1/tasks/{task}/result HTTP/1.1\r\nHost: x\r\nContent-Type: application/partial-upload\r\n"
+        head = (
+            f"PATCH /v1/tasks/{task}/result HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/partial-upload\r\n"
+        )
         await raw.send(f"{head}Content-Length: 4\r\n{lines}\r\n\r\nabcd".encode())
         got, headers, _ = await raw.answer()
         assert (got, headers["content-type"]) == (status, "application/problem+json")
