@@ -26,7 +26,7 @@ from services.store import ModelStore, is_durable, open_store
 
 from . import problems
 from .durability import Folder
-from .http import Gate, describe, page_routes
+from .http import Answer, Gate, Refused, describe, page_routes
 from .http.routes import federation as status
 from .http.routes import learners, models, runs, tasks
 from .runtime import Metrics, Runtime
@@ -39,10 +39,13 @@ class App(FastAPI):
     """A FastAPI application behind its gate, which is the outermost layer."""
 
     gate: Gate
+    refused: Refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Every request passes the gate first."""
         scope["app"] = self
+        if scope["type"] == "http":
+            send = Answer(scope, send, self.refused).send
         await self.gate(scope, receive, send)
 
     async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,6 +100,7 @@ def create_app(
         for method in route.methods or ()
     }
     tokens, known = _tokens(settings, runtime), _known(runtime)
+    app.refused = Refused()
     app.gate = Gate(app.routed, settings, tokens, metrics, known, hot_endpoints, runtime.pace)
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from .answers import Answer, Refused
 from .gate import Gate
 from .openapi import describe
 from .pages import page_routes
 
-__all__ = ["Gate", "describe", "page_routes"]
+__all__ = ["Answer", "Gate", "Refused", "describe", "page_routes"]
