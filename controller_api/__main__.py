@@ -30,6 +30,9 @@ def controller(
     server_certificate: Annotated[str | None, Flag(help="PEM of this server. [METIS_SERVER_CERTIFICATE]")] = None,
     private_key: Annotated[str | None, Flag(help="PEM of its key. [METIS_PRIVATE_KEY]")] = None,
     insecure: Annotated[bool | None, Flag("--insecure", help="Listen beyond loopback without tokens.")] = None,
+    require_tls: Annotated[
+        bool | None, Flag("--require-tls", help="Listen beyond loopback by TLS only. [METIS_REQUIRE_TLS]")
+    ] = None,
     cacheable_models: Annotated[
         bool | None, Flag("--cacheable-models", help="Let shared caches hold models: who knows a digest may read it.")
     ] = None,
@@ -64,6 +67,7 @@ def controller(
         "server_certificate": server_certificate,
         "private_key": private_key,
         "insecure": insecure,
+        "require_tls": require_tls,
         "cacheable_models": cacheable_models,
         "log_format": log_format,
         "log_level": log_level,

@@ -26,7 +26,7 @@ from services.store import ModelStore, is_durable, open_store
 
 from . import problems
 from .durability import Folder
-from .http import Gate, describe, page_routes, shared
+from .http import Answer, Gate, Refused, describe, page_routes, shared
 from .http.routes import federation as status
 from .http.routes import learners, models, runs, tasks
 from .runtime import Metrics, Runtime
@@ -40,10 +40,13 @@ class App(FastAPI):
     """A FastAPI application behind its gate, which is the outermost layer."""
 
     gate: ASGIApp
+    refused: Refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Every request passes the gate first."""
         scope["app"] = self
+        if scope["type"] == "http":
+            send = Answer(scope, send, self.refused).send
         await self.gate(scope, receive, send)
 
     async def routed(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,6 +105,7 @@ def create_app(
     tokens, known = _tokens(settings, runtime), _known(runtime)
     gate = Gate(app.routed, settings, tokens, metrics, known, hot_endpoints, runtime.pace)
     app.gate = shared(gate, settings.allowed_origins)
+    app.refused = Refused()
     app.add_exception_handler(FederationError, problems.on_federation_error)
     app.add_exception_handler(RequestValidationError, problems.on_validation_error)
     app.add_exception_handler(HTTPException, problems.on_http_exception)

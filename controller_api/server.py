@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from services import ControllerConfig, ModelStoreConfig
-from services.process import collect_seldom, secret
+from services.process import collect_seldom, plain_entry, secret
 
 from .app import create_app
 from .runtime import Runtime
@@ -155,6 +155,12 @@ def serve(
         structlog.get_logger("controller").warning(
             "running open: no token is configured, everyone who reaches this address is the operator"
         )
+    elif settings.in_clear:
+        log.warning(
+            "tokens travel in clear: give certificates, or listen on 127.0.0.1 behind a proxy that ends TLS;"
+            " --require-tls refuses to start without",
+            host=settings.host,
+        )
     with contextlib.suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # uvicorn raises it again after its shutdown
     collect_seldom()
@@ -196,6 +202,7 @@ def start_log(settings: Settings) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if not pretty else structlog.processors.StackInfoRenderer(),
+            *([plain_entry] if pretty else []),  # JSON has its own way to write them
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-LOOPBACK_NAMES = ("localhost", "ip6-localhost")
+from services.rest import is_loopback
+
 MEBIBYTE = 1 << 20
 
 
@@ -43,6 +44,7 @@ class Settings(BaseSettings):
     operator_token: SecretStr | None = Field(None, description="may do everything")
     viewer_token: SecretStr | None = Field(None, description="may read everything but weights")
     insecure: bool = Field(False, description="listen beyond loopback without tokens")
+    require_tls: bool = Field(False, description="listen beyond loopback by TLS only")
     root_certificate: str | None = Field(None, description="PEM file of the certificate authority")
     server_certificate: str | None = Field(None, description="PEM file")
     private_key: str | None = Field(None, description="PEM file")
@@ -103,7 +105,17 @@ class Settings(BaseSettings):
                 f"refusing to listen on {self.host} without tokens: set METIS_OPERATOR_TOKEN and METIS_ENROLL_TOKEN"
                 " (or their _FILE forms), or pass --insecure to let everyone in"
             )
+        if self.require_tls and self.in_clear:
+            raise ValueError(
+                f"refusing to listen on {self.host} without TLS: give root_certificate, server_certificate and"
+                " private_key, or listen on 127.0.0.1 behind a proxy that ends TLS"
+            )
         return self
+
+    @property
+    def in_clear(self) -> bool:
+        """Whether tokens, and models, travel where others can read them."""
+        return self.server_certificate is None and not self.on_loopback
 
     @property
     def open(self) -> bool:
@@ -113,12 +125,7 @@ class Settings(BaseSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the controller."""
-        if self.host in LOOPBACK_NAMES:
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return is_loopback(self.host)
 
 
 def _is_origin(text: str) -> bool:

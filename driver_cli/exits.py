@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 from services import errors
+from services.process import plain
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ def leave(error: BaseException) -> NoReturn:
     if os.environ.get("METIS_DEBUG"):
         raise error
     if text := explain(error):
-        print(f"metis: {text}", file=sys.stderr, flush=True)
+        print(f"metis: {plain(text)}", file=sys.stderr, flush=True)
     sys.exit(status_of(error))
 
 

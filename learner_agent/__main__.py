@@ -11,7 +11,7 @@ import typer
 
 from services import ServerParams
 from services.errors import FederationError
-from services.process import freeze, secret
+from services.process import freeze, plain, secret
 
 from .agent import LearnerAtWork, LearnerFailed, LearnerProcess, Work, limit_threads, make_learner
 from .membership import Membership, take_part
@@ -49,6 +49,10 @@ def learner(
         str | None, Flag(help="PEM file: take webhooks by TLS.", envvar="METIS_SERVER_CERTIFICATE")
     ] = None,
     private_key: Annotated[str | None, Flag(help="PEM file of its key.", envvar="METIS_PRIVATE_KEY")] = None,
+    require_tls: Annotated[
+        bool,
+        Flag("--require-tls", help="Send no token to another machine but by https.", envvar="METIS_REQUIRE_TLS"),
+    ] = False,
 ) -> None:
     """Take part in a federation. It polls over outbound HTTP, waits for a controller that is not there yet, and leaves
     on SIGINT or SIGTERM. With --listen the controller tells it by a webhook when there is something to poll for.
@@ -66,6 +70,7 @@ def learner(
             labels=dict(map(key_and_value, label or [])),
             listen=where,
             callback_url=callback_url,
+            require_tls=require_tls,
         )
     except (ValueError, OSError) as error:
         refuse(f"{error}", 2)
@@ -96,7 +101,7 @@ def key_and_value(pair: str) -> tuple[str, str]:
 
 def refuse(why: str, status: int) -> NoReturn:
     """Say in a line why this ends, and end."""
-    typer.echo(f"metis-learner: {why}", err=True)
+    typer.echo(f"metis-learner: {plain(why)}", err=True)
     sys.exit(status)
 
 

@@ -17,8 +17,8 @@ import structlog
 from services import ClientParams, ServerParams
 from services import messages as m
 from services.errors import FederationError
-from services.process import secret
-from services.rest import Client
+from services.process import plain_entry, secret, switched_on
+from services.rest import Client, in_clear
 
 from .agent import Agent, LearnerAtWork, Listener, Source, StateFile, Webhook, Work, limit_threads, poll
 from .learner import Learner
@@ -39,10 +39,15 @@ class Membership:
     num_training_examples: int | None = None
     listen: ServerParams | None = None  # webhook mode
     callback_url: str | None = None
+    require_tls: bool = False  # for the controller on another machine
 
     def __post_init__(self) -> None:
         if self.callback_url and self.listen is None:
             raise ValueError("a callback URL needs a place to listen for what comes to it")
+        if self.require_tls and in_clear(self.controller):
+            raise ValueError(
+                f"TLS is required, and {self.controller} would get a token in clear: give an https address"
+            )
 
     @property
     def request(self) -> m.JoinRequest:
@@ -70,7 +75,8 @@ def app(
     agent listens there and the controller tells it when to poll, at `callback_url` where that is not the address of
     `server_params` (a proxy in between). `token` is the enrolment token (METIS_ENROLL_TOKEN).
     With a `name` the identity survives restarts, in `state_dir` (METIS_STATE_DIR, default .metis).
-    Raises FederationError when the controller refuses for good, OSError when it cannot listen or keep its identity.
+    Raises FederationError when the controller refuses for good, OSError when it cannot listen or keep its identity,
+    ValueError for another machine's http address while METIS_REQUIRE_TLS is set.
     """
     membership = Membership(
         controller=controller or (client_params or ClientParams()).url,
@@ -82,6 +88,7 @@ def app(
         num_training_examples=num_training_examples,
         listen=server_params,
         callback_url=callback_url,
+        require_tls=switched_on("METIS_REQUIRE_TLS"),
     )
     limit_threads()
     take_part(LearnerAtWork(learner), membership)
@@ -90,6 +97,8 @@ def app(
 def take_part(work: Work, membership: Membership) -> None:
     """`app()` for work that is done wherever it is done."""
     start_log()
+    if in_clear(membership.controller):
+        log.warning("tokens travel in clear: give an https address", controller=membership.controller)
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_until_signal(work, membership))
 
@@ -142,6 +151,7 @@ def start_log() -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="%H:%M:%S"),
+            plain_entry,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),

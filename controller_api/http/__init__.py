@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from .answers import Answer, Refused
 from .gate import Gate
 from .openapi import describe
 from .origins import shared
 from .pages import page_routes
 
-__all__ = ["Gate", "describe", "page_routes", "shared"]
+__all__ = ["Answer", "Gate", "Refused", "describe", "page_routes", "shared"]

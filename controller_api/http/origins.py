@@ -9,14 +9,16 @@ paths that need no token are kept for their own pages all the same.
 from __future__ import annotations
 
 import ipaddress
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from services.errors import Forbidden, Misdirected
+from services.rest import is_loopback
 
-from ..settings import LOOPBACK_NAMES, Settings
+from ..settings import Settings
 
 PAGES = ("/", "/docs")  # a link may lead here from anywhere
 OWN = (*PAGES, "/static/{name}", "/openapi.json")  # what these pages are made of
@@ -52,7 +54,7 @@ class Origins:
     def __init__(self, settings: Settings) -> None:
         self._open = settings.open
         self._near = settings.on_loopback
-        self._names = frozenset((*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts))
+        self._names = frozenset((settings.host, *settings.allowed_hosts))
         self._allowed = frozenset(settings.allowed_origins)
 
     def judge(self, headers: Headers, method: str, template: str) -> None:
@@ -80,11 +82,10 @@ class Origins:
 
     def _is_own(self, host: str) -> bool:
         name = (host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]).lower()
-        if name in self._names:
+        if name in self._names or is_loopback(name):
             return True
-        try:
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return not self._near and "." not in name  # a name within its own network is no page's to give
-        inner = getattr(address, "ipv4_mapped", None) or address
-        return inner.is_loopback or not self._near
+        if self._near:
+            return False
+        with suppress(ValueError):
+            return bool(ipaddress.ip_address(name))
+        return "." not in name  # a name within its own network is no page's to give

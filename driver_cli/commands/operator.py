@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from services.process import plain
+
 from .. import exits
 from . import options
 from .options import ControllerOptions, Json, RunId, grouped
@@ -47,7 +49,7 @@ def next_round(
     if as_json:
         options.print_json(answer)
     else:
-        print(text)
+        print(plain(text))
 
 
 @grouped
@@ -62,7 +64,7 @@ def stop(
     if as_json:
         options.print_json(answer)
     else:
-        print(f"run {answer['id']} {answer['state']}" + (f": {answer['reason']}" if answer["reason"] else ""))
+        print(plain(f"run {answer['id']} {answer['state']}" + (f": {answer['reason']}" if answer["reason"] else "")))
 
 
 @grouped
@@ -76,7 +78,7 @@ def readmit(
     if as_json:
         options.print_json(answer)
     else:
-        print(f"{answer['name']} gets tasks again, from the next round on")
+        print(f"{plain(answer['name'])} gets tasks again, from the next round on")
 
 
 @grouped

@@ -56,6 +56,10 @@ class ControllerOptions:
         Path | None,
         typer.Option(envvar="METIS_ROOT_CERTIFICATE", help="PEM file that the controller is verified against"),
     ] = None
+    require_tls: Annotated[
+        bool,
+        typer.Option("--require-tls", envvar="METIS_REQUIRE_TLS", help="Send no token to another machine but by https"),
+    ] = False
 
     def connection(self) -> Connection:
         """The connection that they name; raises InvalidConfig."""
@@ -64,7 +68,8 @@ class ControllerOptions:
         token = self.token
         if token is None and self.token_file is not None:
             token = token_of_file(self.token_file)
-        return connection_to(self.controller, token, str(self.root_certificate) if self.root_certificate else None)
+        root_certificate = str(self.root_certificate) if self.root_certificate else None
+        return connection_to(self.controller, token, root_certificate, self.require_tls)
 
 
 def grouped(command: Callable[..., T]) -> Callable[..., T]:

@@ -129,9 +129,9 @@ def verify(
     if as_json:
         options.print_json({"run": of.run_id, "rounds": [one.as_json() for one in found]})
     else:
-        from rich.console import Console
+        from ..show import live
 
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+        console = live.terminal(sys.stdout, None if sys.stdout.isatty() else WIDTH)
         if found:
             console.print(table(found), "")
         console.print(summary(of, found), markup=False)

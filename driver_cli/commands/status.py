@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from services.process import plain
 
 from .. import exits
 from . import options
@@ -59,7 +62,7 @@ async def _status(to: Connection, as_json: bool) -> None:
     if as_json:
         options.print_json(found.model_dump(mode="json"))
     else:
-        print(tables.status(to.url, found, runs))
+        print(plain(tables.status(to.url, found, runs)))
 
 
 async def _learners(to: Connection, as_json: bool) -> None:
@@ -70,7 +73,7 @@ async def _learners(to: Connection, as_json: bool) -> None:
     if as_json:
         options.print_json([learner.model_dump(mode="json", exclude={"token", "webhook_secret"}) for learner in found])
     else:
-        print(tables.learners(found))
+        print(plain(tables.learners(found)))
 
 
 async def _rounds(to: Connection, run_id: str, as_json: bool) -> None:
@@ -81,14 +84,14 @@ async def _rounds(to: Connection, run_id: str, as_json: bool) -> None:
     if as_json:
         options.print_json([one.model_dump(mode="json") for one in found])
     else:
-        print(tables.rounds(run, found))
+        print(plain(tables.rounds(run, found)))
 
 
 async def _logs(to: Connection, follow: bool, as_json: bool) -> None:
     async with to.client(options.READ_PATIENCE_S) as client, contextlib.aclosing(_events(client, follow)) as log:
         async for event in log:
-            text = event.model_dump_json() if as_json else f"{event.at}  {event.kind:<17} {event.text}"
-            print(text, flush=follow)
+            text = f"{event.at}  {event.kind:<17} {event.text}"
+            print(json.dumps(event.model_dump(mode="json")) if as_json else plain(text), flush=follow)
 
 
 async def _events(client: Client, follow: bool) -> AsyncGenerator[m.Event, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -12,13 +13,14 @@ from urllib.parse import urlsplit
 from services.config import ClientParams, ServerParams
 from services.errors import InvalidConfig
 from services.messages import Event
-from services.process import secret, secret_of_file
-from services.rest import Client
+from services.process import secret, secret_of_file, switched_on
+from services.rest import Client, in_clear
 
 if TYPE_CHECKING:
     import httpx
 
 DEFAULT_URL = "http://localhost:8080"
+log = logging.getLogger("metis")
 TOKENS = ("METIS_TOKEN", "METIS_OPERATOR_TOKEN")  # each also as NAME_FILE, the path of a file that holds it
 
 
@@ -51,14 +53,30 @@ def connection_to(
     controller: ServerParams | ClientParams | str | None,
     token: str | None = None,
     root_certificate: str | None = None,
+    require_tls: bool | None = None,
 ) -> Connection:
-    """The connection to `controller`; what is not given is taken from the environment."""
+    """The connection to `controller`; what is not given is taken from the environment.
+
+    A token that would travel in clear to another machine is warned of; with `require_tls` InvalidConfig is raised.
+    """
     if isinstance(controller, ServerParams | ClientParams):
         root_certificate = root_certificate or controller.root_certificate
         controller = controller.url
     url = checked_url(controller or os.environ.get("METIS_CONTROLLER_URL") or DEFAULT_URL)
     root_certificate = root_certificate or os.environ.get("METIS_ROOT_CERTIFICATE") or None
-    return Connection(url, checked_token(token or token_of_environment()), root_certificate)
+    token = checked_token(token or token_of_environment())
+    if token is not None and in_clear(url):
+        if _required_tls() if require_tls is None else require_tls:
+            raise InvalidConfig(f"TLS is required, and {url} would get the token in clear: give an https address")
+        log.warning("metis: the token travels in clear to %s: give an https address", url)
+    return Connection(url, token, root_certificate)
+
+
+def _required_tls() -> bool:
+    try:
+        return switched_on("METIS_REQUIRE_TLS")
+    except ValueError as error:
+        raise InvalidConfig(f"{error}") from error
 
 
 def checked_url(url: str) -> str:

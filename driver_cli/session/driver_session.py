@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from services import messages as m
 from services.config import ClientParams, ServerParams, TerminationSignals
 from services.errors import FederationError, InvalidConfig
+from services.process import plain
 from services.rest import Client
 
 from ..show import Display, Silent, display_for, stderr, words
@@ -139,7 +140,7 @@ class DriverSession:
             closed = await handle.next_round()
             self._last_event = handle.view.last_event
             if self._out is not None:
-                print(words.round_line(handle.view.run.config, closed), file=self._out, flush=True)
+                print(plain(words.round_line(handle.view.run.config, closed)), file=self._out, flush=True)
             return closed.model_dump(mode="json")
 
     async def _finish(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from services import messages as m
+from services.process import plain
 
 from . import words
 from .report import metric_curve
@@ -65,7 +66,7 @@ class Lines(Silent):
 
     def note(self, text: str) -> None:
         """Print the text, once for each time it changes."""
-        print(text, file=self._out, flush=True)
+        print(plain(text), file=self._out, flush=True)
 
     def show(self, view: View, event: m.Event | None = None) -> None:
         """Print what is new: a closed round, another thing to wait for, a learner that came or went."""

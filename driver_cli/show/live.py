@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live as RichLive
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from services import messages as m
+from services.process import plain, plain_line
 
 from . import words
 from .report import report
@@ -34,9 +37,18 @@ ALARMING = (
 STYLES = {"active": "green", "lost": "red", "left": "dim"}
 
 
-def terminal(out: TextIO) -> Console:
+class Terminal(Console):
+    """A console that gives commands of its own alone, none that stand in what it shows."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """See Console."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else plain(text), style, control)
+
+
+def terminal(out: TextIO, width: int | None = None) -> Console:
     """A console on `out`."""
-    return Console(file=out, highlight=False)
+    return Terminal(file=out, highlight=False, width=width)
 
 
 class Live:
@@ -65,18 +77,21 @@ class Live:
 
     def note(self, text: str) -> None:
         """Print the text above the table."""
-        self._console.print(escape(text))
+        self._print(text)
 
     def show(self, view: View, event: m.Event | None = None) -> None:
         """Draw the view at the next refresh; tell of failures above it."""
         self._view = view
         if event is not None and event.kind in ALARMING:
-            self._console.print(escape(event.text), style="yellow")
+            self._print(event.text, "yellow")
 
     def end(self, view: View, results: m.Results) -> None:
         """Leave the report in place of the table."""
         self._live.stop()
-        self._console.print(escape(report(results, view.central)))
+        self._print(report(results, view.central))
+
+    def _print(self, text: str, style: str | None = None) -> None:
+        self._console.print(escape(plain(text)), style=style)
 
     def _draw(self) -> RenderableType:
         if self._view is None:
@@ -136,7 +151,7 @@ def learners_table(view: View, rows: int) -> Table:
     ordered = sorted(view.learners, key=lambda learner: (learner.state != "active", learner.name))
     for learner in ordered[:rows]:
         table.add_row(
-            escape(learner.name),
+            escape(plain_line(learner.name)),  # as wide as it is shown
             Text(words.standing(learner), style=STYLES.get(learner.state if learner.health == "ok" else "lost", "")),
             escape(view.at_work.get(learner.name, "")),
             words.progress(view.progress.get(learner.name)),

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from services import messages as m
 from services.config import RunConfig
+from services.process import plain_line
 
 from . import words
 
 
 def columns(rows: Sequence[Sequence[str]], flush_right: bool = True) -> str:
     """Rows of cells, each column as wide as its widest cell."""
+    rows = [[plain_line(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     sign = ">" if flush_right else "<"
     lines = ["  ".join(f"{cell:{sign}{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from services import messages as m
 from services.config import RunConfig
+from services.process import plain_line
 
 SHOWN_METRICS = 4  # of each kind; more do not fit a line
 
@@ -19,7 +20,7 @@ def number(value: float | None) -> str:
 def scores(metrics: Mapping[str, float | None]) -> str:
     """`accuracy=0.91 loss=0.3`."""
     shown = list(metrics.items())[:SHOWN_METRICS]
-    return " ".join(f"{name}={number(value)}" for name, value in shown)
+    return " ".join(f"{plain_line(name)}={number(value)}" for name, value in shown)
 
 
 def seconds_of(round_: m.Round) -> float | None:
@@ -96,8 +97,10 @@ def standing(learner: m.Learner) -> str:
 def put_aside(learners: Sequence[m.Learner]) -> list[str]:
     """A line for each learner that gets no tasks: why, and what lets it back."""
     return [
-        f"{one.name} is put aside and gets no tasks: {one.health_reason}; once that is mended,"
-        f" `metis readmit {one.name}` or its restart lets it back"
+        plain_line(
+            f"{one.name} is put aside and gets no tasks: {one.health_reason}; once that is mended,"
+            f" `metis readmit {one.name}` or its restart lets it back"
+        )
         for one in sorted(learners, key=lambda learner: learner.name)
         if one.health == "aside"
     ]

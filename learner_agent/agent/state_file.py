@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
+from services.process import open_private
+
 try:
     import fcntl
 except ImportError:  # not on Windows: there two processes of one name are not told apart
@@ -60,9 +62,10 @@ class StateFile:
         if not self.owned:
             return None
         try:
-            told = json.loads(self._path.read_bytes())
+            with _opened(self._path) as file:
+                told = json.load(file)
             return Enrolment(**told) if "idempotency_key" in told else Identity(**told)
-        except (FileNotFoundError, ValueError, TypeError):
+        except (ValueError, TypeError):
             return None
 
     def save(self, kept: Identity | Enrolment | None) -> None:
@@ -73,7 +76,9 @@ class StateFile:
         if not self.owned:
             return
         if kept is None:
-            return _opened(self._path, os.O_TRUNC).close()
+            with _opened(self._path) as file:
+                file.truncate()
+            return
         new = self._path.with_suffix(".new")
         new.unlink(missing_ok=True)
         file = _opened(new, os.O_EXCL)
@@ -101,7 +106,11 @@ class StateFile:
         if now - self._touched >= ALIVE_EVERY_S:
             self._touched = now
             with contextlib.suppress(OSError):
-                self._alive.touch()
+                file = open_private(self._alive, os.O_WRONLY | os.O_CREAT)
+                try:
+                    os.write(file, b"\n")  # over the last one: that moves the time, on every system
+                finally:
+                    os.close(file)
 
     def close(self) -> None:
         """Let the lock go, and the file with it."""
@@ -117,7 +126,7 @@ def _held(path: Path) -> IO[str] | None:
         if not _lock(file):
             file.close()
             return None
-        if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+        if os.path.samestat(os.fstat(file.fileno()), os.lstat(path)):
             return file
         file.close()
     return None
@@ -125,7 +134,7 @@ def _held(path: Path) -> IO[str] | None:
 
 def _opened(path: Path, flags: int = 0) -> IO[str]:
     """A file that only its user may read, made if it is not there."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o600), "r+", encoding="utf-8")
+    return os.fdopen(open_private(path, os.O_RDWR | os.O_CREAT | flags), "r+", encoding="utf-8")
 
 
 def _lock(file: IO[str]) -> bool:

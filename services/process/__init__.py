@@ -1,11 +1,30 @@
-"""What every process of the system takes from its machine: what its environment names, threads, the garbage collector.
+"""What every process of the system takes from its machine: what its environment names, files of its user alone,
+threads, the garbage collector, and what a terminal may be shown.
 
 The edge of the domain: the only room besides `rest`, `store` and `state` in which it touches the world.
 """
 
-from .environment import code_named, secret, secret_of_file
+from .environment import code_named, secret, secret_of_file, switched_on
 from .failpoints import reach
 from .garbage import collect_seldom, freeze
+from .private_files import NotPrivate, check_private, make_private_folder, open_private
+from .terminal import plain, plain_entry, plain_line
 from .worker import Workers
 
-__all__ = ["Workers", "code_named", "collect_seldom", "freeze", "reach", "secret", "secret_of_file"]
+__all__ = [
+    "NotPrivate",
+    "Workers",
+    "check_private",
+    "code_named",
+    "collect_seldom",
+    "freeze",
+    "make_private_folder",
+    "open_private",
+    "plain",
+    "plain_entry",
+    "plain_line",
+    "reach",
+    "secret",
+    "secret_of_file",
+    "switched_on",
+]

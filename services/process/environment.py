@@ -38,6 +38,23 @@ def secret_of_file(path: str | Path) -> str:
     return text
 
 
+SWITCHES = {
+    **dict.fromkeys(("1", "true", "t", "yes", "y", "on"), True),
+    **dict.fromkeys(("", "0", "false", "f", "no", "n", "off"), False),
+}
+
+
+def switched_on(variable: str) -> bool:
+    """Whether a variable of the environment says yes, in one of the words that the commands take too.
+
+    Raises ValueError for any other word.
+    """
+    told = os.environ.get(variable, "").strip().lower()
+    if told not in SWITCHES:
+        raise ValueError(f"{variable}: write true or false")
+    return SWITCHES[told]
+
+
 def code_named(spec: str, example: str) -> Any:
     """What `module:attribute` names; the working directory is importable. Never called with a word from the network.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import ipaddress
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 from ..errors import DigestMismatch, DiskFull, FederationError, NotOfThisContract, Unavailable
 from ..weights import Buffer, allocate, digest
 
+LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 SLOWEST = 64 * 1024  # bytes per second: a body is given this much time on top of the limit
 
 
@@ -177,6 +179,23 @@ def is_plain(url: str) -> bool:
     proxies = getproxies()
     proxied = ("http" in proxies or "all" in proxies) and not proxy_bypass(parts.hostname or "")
     return parts.scheme == "http" and not proxied
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, which nobody else can listen to."""
+    if host.lower() in LOOPBACK_NAMES:
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def in_clear(url: str) -> bool:
+    """Whether what is sent to this address, a token say, can be read on its way."""
+    parts = urlsplit(url)
+    return parts.scheme != "https" and not is_loopback(parts.hostname or "")
 
 
 INLINE_HASH = 1 << 20  # bytes hashed on the event loop; more goes to a thread

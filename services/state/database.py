@@ -16,9 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import DiskFull, InvalidConfig, StoreUnavailable
+from ..process import NotPrivate, check_private, open_private
 from .rows import Batch, Row
 
 NAME = "state.sqlite"  # in a controller's folder
+BESIDE = ("-wal", "-shm", "-journal")  # ends of the names of SQLite's own files
 FORMAT = 2  # of the rows; raise it with a step in MIGRATIONS
 APPLICATION_ID = 0x4D455449  # "METI", in the head of the file
 IDENTITY = "CREATE TABLE identity AS SELECT lower(hex(randomblob(8))) AS id"
@@ -40,11 +42,15 @@ class Database:
         """Open or make it, and bring it to the newest format. Raises InvalidConfig, naming the file and the reason, for
         one that is damaged, newer than this program, or not the state of a controller."""
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            for one in (path, *_beside(path)):
+                check_private(one)
             if not path.exists():
                 _begin(path, newest)
             self._connection = _connected(path)
+        except NotPrivate as error:
+            raise InvalidConfig(f"{error}", path=str(path)) from error
         except sqlite3.Error as error:
             raise _unreadable(path, error) from error
         try:
@@ -141,6 +147,10 @@ class Database:
         return InvalidConfig(f"{self.path} is damaged: {why}; {ADVICE}", path=str(self.path))
 
 
+def _beside(path: Path) -> list[Path]:
+    return [path.with_name(f"{path.name}{end}") for end in BESIDE]
+
+
 def _connected(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous=FULL")
@@ -150,9 +160,9 @@ def _connected(path: Path) -> sqlite3.Connection:
 def _begin(path: Path, version: int) -> None:
     """A new file, which has its name when it is whole: one without contents under that name has lost them."""
     unfinished = path.with_name(f"{path.name}.new")
-    for left in (unfinished, *(path.with_name(f"{path.name}{end}") for end in ("-wal", "-shm"))):
+    for left in (unfinished, *_beside(unfinished), *_beside(path)):
         left.unlink(missing_ok=True)
-    unfinished.touch(mode=0o600)
+    os.close(open_private(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL))
     connection = _connected(unfinished)
     try:
         _change(connection, [_make], version)

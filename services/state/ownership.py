@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InvalidConfig
+from ..process import open_private
 
 NAME = "lock"
 
@@ -86,5 +87,5 @@ class Ownership:
 def _opened(path: Path) -> tuple[int, bool]:
     """The file, and whether it was not there."""
     with suppress(FileNotFoundError):
-        return os.open(path, os.O_RDWR), False
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600), True
+        return open_private(path, os.O_RDWR), False
+    return open_private(path, os.O_RDWR | os.O_CREAT), True

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from ..errors import DiskFull, StoreUnavailable, UnknownModel
+from ..process import make_private_folder, open_private
 from ..weights import Buffer
 from .base import KEY, Draft
 from .lineage import Lineage
@@ -36,7 +37,7 @@ class OnDisk:
         self.folder = folder
         self._lineage = Lineage(lineage_length)
         self._fsync = fsync
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         self._spares = Spares(folder)
         self._sync_names(folder.parent)
         for left in folder.glob(f"*{UNFINISHED}"):
@@ -87,7 +88,7 @@ class OnDisk:
         path = self._path(key)
         try:
             with self._spares.lock:
-                file = path.open("rb", buffering=0)
+                file = os.fdopen(open_private(path, os.O_RDONLY), "rb", buffering=0)
                 self._spares.note(path, file)
                 return file
         except FileNotFoundError:
@@ -99,7 +100,7 @@ class OnDisk:
         """See ModelStore.get."""
         path = self._path(key)
         try:
-            with self._spares.lock, path.open("rb") as file:
+            with self._spares.lock, os.fdopen(open_private(path, os.O_RDONLY), "rb") as file:
                 view = mapped(file)
                 if isinstance(view.obj, mmap.mmap):
                     self._spares.note(path, view.obj)
@@ -155,7 +156,7 @@ class OnDisk:
     def _room(self, path: Path, size: int) -> BinaryIO:
         """A file to write a document of this size to, from its beginning."""
         spare = size >= WORTH and self._spares.take(path)
-        return path.open("r+b" if spare else "w+b")
+        return os.fdopen(open_private(path, os.O_RDWR | (0 if spare else os.O_CREAT | os.O_EXCL)), "r+b")
 
     @contextmanager
     def _unfinished(self) -> Iterator[Path]:

@@ -7,6 +7,7 @@ ones cost.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import weakref
 from collections import defaultdict, deque
@@ -42,7 +43,7 @@ class Spares:
         """
         with self.lock:
             seen = any(one() is not None for one in self._views.get(path, ()))
-            if for_good or seen or len(self._paths) >= MOST or not _is_large(path):
+            if for_good or seen or len(self._paths) >= MOST or not _is_worth_it(path):
                 path.unlink(missing_ok=True)
             else:
                 spare = self._folder / f"{os.urandom(12).hex()}{SPARE}"
@@ -65,8 +66,10 @@ class Spares:
                 self._paths.pop().unlink(missing_ok=True)
 
 
-def _is_large(path: Path) -> bool:
+def _is_worth_it(path: Path) -> bool:
+    """A large file, which has no other name: what is written over it is seen under that too."""
     try:
-        return path.stat().st_size >= WORTH
+        found = path.lstat()
     except FileNotFoundError:
         return False
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size >= WORTH

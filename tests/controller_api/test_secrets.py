@@ -67,6 +67,45 @@ def test_the_command_refuses_too(start: Callable[..., Process]) -> None:
     assert "Traceback" not in process.tail()
 
 
+# ---- when they would travel in clear
+TLS = {"root_certificate": "ca.pem", "server_certificate": "server.pem", "private_key": "server.key"}
+
+
+def test_tls_can_be_required() -> None:
+    """Beyond loopback there must be a certificate then; on loopback, where a proxy ends TLS, there need be none."""
+    with pytest.raises(
+        ValidationError, match=r"refusing to listen on 0\.0\.0\.0 without TLS: give .* or listen on 127"
+    ):
+        Settings(host="0.0.0.0", require_tls=True, **TOKENS)
+    assert not Settings(host="0.0.0.0", require_tls=True, **TLS, **TOKENS).in_clear  # type: ignore[arg-type]
+    assert not Settings(host="127.0.0.1", require_tls=True, **TOKENS).in_clear
+    assert Settings(host="0.0.0.0", **TOKENS).in_clear
+
+
+@pytest.mark.parametrize("by", ["flag", "variable"])
+def test_the_command_refuses_to_send_them_in_clear(start: Callable[..., Process], by: str) -> None:
+    """`--require-tls`, or METIS_REQUIRE_TLS: status 2 and one line."""
+    told = {**SECRETS, **({"METIS_REQUIRE_TLS": "true"} if by == "variable" else {})}
+    flags = ("--require-tls",) if by == "flag" else ()
+    process = start("refused", "-m", "controller_api", "--host", "0.0.0.0", "--port", "0", *flags, **told)
+    assert process.wait(30) == 2
+    assert process.tail().startswith("metis-controller: ")
+    assert "refusing to listen on 0.0.0.0 without TLS" in process.tail()
+    assert len(process.tail().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("host", "warnings"), [("0.0.0.0", 1), ("127.0.0.1", 0)])
+async def test_the_log_warns_of_tokens_in_clear(start: Callable[..., Process], host: str, warnings: int) -> None:
+    """Once, at the start, with what to do; not where only this machine, or a proxy on it, can listen."""
+    process = start("controller", "-m", "controller_api", "--host", host, "--port", "0", **SECRETS)
+    async with asyncio.timeout(30):
+        while '"listening"' not in process.tail():  # noqa: ASYNC110 - a log
+            await asyncio.sleep(0.05)
+    told = [line for line in process.tail().splitlines() if "tokens travel in clear" in line]
+    assert len(told) == warnings
+    assert all('"level": "warning"' in line and "--require-tls" in line for line in told)
+
+
 # ---- where they come from
 def test_a_token_may_stand_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`METIS_…_TOKEN_FILE`; the line's end is not part of it, and the variable itself goes before."""

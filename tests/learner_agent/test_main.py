@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from learner_agent.__main__ import cli
+from tests.conftest import Process
 
 HERE = Path(__file__).parents[2]
 DIGITS = "learner_agent.digits:digits_learner"
@@ -54,6 +57,7 @@ def test_a_bad_learner_is_told_in_a_line(
         (["--label", "north"], "--label north: write key=value"),
         (["--label", "=north"], "--label =north: write key=value"),
         (["--callback-url", "http://a/b"], "a callback URL needs a place to listen"),
+        (["--controller", "http://10.0.0.7:1", "--require-tls"], "http://10.0.0.7:1 would get a token in clear"),
     ],
 )
 def test_bad_flags_are_told_in_a_line(flags: list[str], says: str) -> None:
@@ -69,3 +73,15 @@ def test_a_learner_is_needed() -> None:
     ended = CliRunner().invoke(cli, [])
     assert ended.exit_code == 2
     assert "--learner" in ended.stderr
+
+
+@pytest.mark.parametrize(("host", "warnings"), [("192.0.2.1", 1), ("127.0.0.1", 0)])
+def test_a_token_in_clear_is_warned_of(start: Callable[..., Process], host: str, warnings: int) -> None:
+    """Once, before the first call; not where only this machine listens."""
+    process = start("learner", "-m", "learner_agent", "--learner", DIGITS, "--controller", f"http://{host}:9")
+    waited = "waiting for the controller" if not warnings else "tokens travel in clear"
+    deadline = time.monotonic() + 60
+    while waited not in process.tail() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert waited in process.tail()
+    assert process.tail().count("tokens travel in clear: give an https address") == warnings

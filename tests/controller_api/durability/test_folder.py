@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from controller_api.settings import Settings
 from services import ModelStoreConfig
 from services.messages import TERMINAL
 from services.state import NAME, Batch, Database, Ownership
-from tests.conftest import InProcess, in_process, until
-from tests.controller_api.driving import MSGPACK, Member, digest_of, document, join, model, weights
+from tests.conftest import InProcess, Process, in_process, serve, until
+from tests.controller_api.driving import MSGPACK, Member, begin, digest_of, document, join, model, weights
 
 ON_DISK = ModelStoreConfig("OnDisk", 1)
 RUN_GIVEN: dict[str, Any] = {"termination": {"federation_rounds": 3}, "min_learners": 2}
@@ -225,3 +226,37 @@ async def test_a_clock_that_was_set_back_does_not_run_back(tmp_path: Path, resta
         rounds = (await after.http.get("/v1/runs/latest/rounds")).json()
         times = [time for one in rounds for time in (one["started_at"], one["completed_at"])]
         assert times == sorted(times)
+
+
+# ---- what others may find there, and put there
+def test_a_lock_that_is_a_link_stops_the_command(start: Callable[..., Process], tmp_path: Path) -> None:
+    """Status 2 and a sentence; what the link leads to is not written over, nor is anything made beside it."""
+    (tmp_path / "dear").write_text("what stood there")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "lock").symlink_to(tmp_path / "dear")
+    process = start("refused", "-m", "controller_api", "--port", "0", "--data-dir", str(tmp_path / "data"))
+    assert process.wait(30) == 2
+    (said,) = process.tail().splitlines()
+    assert said.startswith("metis-controller: cannot keep state in the folder ")
+    assert said.endswith("lock is a link, which is not followed: put the file itself there")
+    assert (tmp_path / "dear").read_text() == "what stood there"
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["lock"]
+
+
+async def test_state_and_models_are_their_users_alone(start: Callable[..., Process], tmp_path: Path) -> None:
+    """Whatever the umask of who starts the controller is, in a folder that is open to all."""
+    folder = tmp_path / "controller"
+    folder.mkdir()
+    folder.chmod(0o777)
+    before = os.umask(0)
+    try:
+        served = await asyncio.to_thread(serve, start, tmp_path)
+    finally:
+        os.umask(before)
+    async with httpx.AsyncClient(base_url=served.url, timeout=20) as http:
+        (anna,) = await begin(http, "anna")
+        await anna.work()
+        found = {path.relative_to(folder): path.stat().st_mode & 0o777 for path in folder.rglob("*")}
+    assert {str(path) for path in found} >= {"lock", "state.sqlite", "state.sqlite-wal", "models"}
+    assert len(found) > 5
+    assert {path: mode for path, mode in found.items() if mode not in (0o600, 0o700)} == {}

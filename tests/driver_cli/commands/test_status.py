@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from ..processes import METIS, LocalFederation, clean_environment, metis
@@ -43,3 +45,29 @@ def test_reader_that_hangs_up_is_no_error_worth_a_traceback(ran: LocalFederation
         process.stdout.readline()
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+HOSTILE = "m\x9b2Jallory\u202e"
+
+
+@pytest.fixture
+def haunted(ran: LocalFederation) -> Iterator[LocalFederation]:
+    """The federation, with a learner whose name is a command to a terminal."""
+    joined = httpx.post(f"{ran.url}/v1/learners", json={"name": HOSTILE}).json()
+    yield ran
+    httpx.delete(f"{ran.url}/v1/learners/{joined['id']}", headers={"Authorization": f"Bearer {joined['token']}"})
+
+
+@pytest.mark.slow
+def test_a_name_is_no_command_to_the_terminal(haunted: LocalFederation, tmp_path: Path) -> None:
+    """What reads, and what refuses, writes controls out; as JSON they are escaped, and the name is what it was."""
+    for command in ("status", "learners", "logs"):
+        said = metis(command, "--controller", haunted.url, cwd=tmp_path).stdout
+        assert r"m\x9b2Jallory\u202e" in said
+        assert not set(said) & {"\x9b", "\u202e"}
+    listed = metis("learners", "--controller", haunted.url, "--json", cwd=tmp_path).stdout
+    logged = metis("logs", "--controller", haunted.url, "--json", cwd=tmp_path).stdout
+    assert listed.isascii()
+    assert logged.isascii()
+    assert HOSTILE in [one["name"] for one in json.loads(listed)]
+    assert HOSTILE in [json.loads(line)["learner"] for line in logged.splitlines()]

@@ -13,7 +13,7 @@ from services.errors import InvalidConfig
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("METIS_CONTROLLER_URL", "METIS_ROOT_CERTIFICATE"):
+    for name in ("METIS_CONTROLLER_URL", "METIS_ROOT_CERTIFICATE", "METIS_REQUIRE_TLS"):
         monkeypatch.delenv(name, raising=False)
     for name in ("METIS_TOKEN", "METIS_OPERATOR_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -66,3 +66,37 @@ def test_bad_token_is_refused_without_being_shown(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("METIS_TOKEN_FILE", str(tmp_path / "empty"))
     with pytest.raises(InvalidConfig, match="empty"):
         connection_to("h")
+
+
+HERE = ("http://localhost:1", "http://127.0.0.1:1", "http://[::1]:1", "https://fl.example")
+ELSEWHERE = ("http://fl.example", "http://10.0.0.7:8080", "http://localhost.example", "http://[2001:db8::1]")
+
+
+def test_a_token_in_clear_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    """Once for a connection that would send one to another machine by http; the token is not shown."""
+    for url in (*HERE, *ELSEWHERE):
+        connection_to(url)
+    for url in HERE:
+        connection_to(url, "secret-token")
+    assert not caplog.messages
+    for url in ELSEWHERE:
+        connection_to(url, "secret-token")
+    warning = "metis: the token travels in clear to {}: give an https address"
+    assert caplog.messages == [warning.format(url) for url in ELSEWHERE]
+    assert "secret" not in caplog.text
+
+
+def test_tls_can_be_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the parameter or METIS_REQUIRE_TLS: such a connection is refused, with what to do."""
+    for url in HERE:
+        assert connection_to(url, "secret-token", require_tls=True).url == url
+    for url in ELSEWHERE:
+        assert connection_to(url, require_tls=True).url == url
+        with pytest.raises(InvalidConfig, match="would get the token in clear: give an https address"):
+            connection_to(url, "secret-token", require_tls=True)
+    monkeypatch.setenv("METIS_REQUIRE_TLS", "yes")
+    with pytest.raises(InvalidConfig, match="TLS is required"):
+        connection_to("fl.example", "secret-token")
+    monkeypatch.setenv("METIS_REQUIRE_TLS", "perhaps")
+    with pytest.raises(InvalidConfig, match="METIS_REQUIRE_TLS: write true or false"):
+        connection_to("fl.example", "secret-token")

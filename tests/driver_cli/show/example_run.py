@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 
-from rich.console import Console
-
-from driver_cli.show.live import draw
+from driver_cli.show.live import Terminal, draw
 from driver_cli.show.view import View
 from services import messages as m
 from services.config import RunConfig, TerminationSignals
@@ -44,7 +42,7 @@ NOW = "2030-01-01T00:00:09.000Z"
 def learner(name: str, state: str = "active") -> m.Learner:
     """A learner of the federation."""
     return m.Learner.model_validate(
-        {"id": name, "name": name, "state": state, "joined_at": NOW, "last_seen": NOW, "last_seen_s": 0}
+        {"id": "l", "name": name, "state": state, "joined_at": NOW, "last_seen": NOW, "last_seen_s": 0}
     )
 
 
@@ -63,7 +61,7 @@ def view(rounds: int, learners: int) -> View:
 
 def drawn(seen: View, height: int = 30) -> str:
     """The screen as text."""
-    console = Console(file=io.StringIO(), width=100, height=height)
+    console = Terminal(file=io.StringIO(), width=100, height=height)
     with console.capture() as capture:
         console.print(draw(seen, 12.0, height))
     return capture.get()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pty
 import subprocess
 from pathlib import Path
 
+from driver_cli.show.live import Live, draw, terminal
+
 from ..processes import METIS, clean_environment
-from .example_run import drawn, event, view
+from .example_run import drawn, event, learner, results, view
 
 
 def test_screen_shows_state_rounds_learners_and_what_is_waited_for() -> None:
@@ -73,3 +76,21 @@ def test_terminal_gets_the_live_table_and_keeps_the_report(tmp_path: Path) -> No
     assert "\x1b[" in screen
     assert "3/3" in screen.rpartition("\x1b[2K")[2]
     assert "┤" in screen.rpartition("\x1b[2K")[2]
+
+
+def test_the_screen_holds_no_commands_of_others() -> None:
+    """Names, and words of events and errors, are written out; what the view itself draws with is not."""
+    hostile, out = "ann\x9b2Ja\u202e\x1b]0;owned\x07", io.StringIO()
+    console = terminal(out, width=160)
+    seen = view(1, 1)
+    seen.learners = [learner(hostile)]
+    seen.run = seen.run.model_copy(update={"name": hostile, "waiting_for": f"waiting for {hostile}"})
+    live = Live(console)
+    live.note(hostile)
+    live.show(seen, event("task-failed", text=f"{hostile} failed"))
+    console.print(draw(seen, 12.0, 30))
+    live.end(seen, results(0.5, reason=hostile))
+    text = out.getvalue()
+    assert text.count(r"ann\x9b2Ja\u202e\x1b]0;owned") == 6
+    assert not set(text) & set("\x9b\x07\u202e")
+    assert "\x1b]" not in text

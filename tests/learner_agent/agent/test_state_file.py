@@ -203,3 +203,34 @@ def test_a_sign_of_life_is_left_for_health_checks(tmp_path: Path) -> None:
     os.utime(tmp_path / "alive", (0, 0))
     state.touch()
     assert (tmp_path / "alive").stat().st_mtime == 0
+
+
+# ---- in a folder where others may write
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links")
+@pytest.mark.parametrize("plant", ["symlink_to", "hardlink_to"])
+def test_a_state_file_that_is_a_link_is_refused(tmp_path: Path, plant: str) -> None:
+    """No token is written to what it leads to, and none is read from there."""
+    StateFile(tmp_path, "anna", HERE).close()
+    planted, dear = file_of(tmp_path), tmp_path / "dear"
+    planted.unlink()
+    dear.write_text('{"learner_id": "mallory", "token": "t"}')
+    getattr(planted, plant)(dear)
+    with pytest.raises(PermissionError, match=f"{planted} .*: put"):
+        StateFile(tmp_path, "anna", HERE)
+    assert dear.read_text() == '{"learner_id": "mallory", "token": "t"}'
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such links")
+def test_a_sign_of_life_touches_no_other_file(tmp_path: Path) -> None:
+    """`alive` is a link to one, or to a name that is free: it goes on without."""
+    (tmp_path / "dear").write_text("what stood there")
+    os.utime(tmp_path / "dear", (0, 0))
+    for target in ("dear", "nowhere"):
+        (tmp_path / "alive").symlink_to(tmp_path / target)
+        state = StateFile(tmp_path, "anna", HERE)
+        state.touch()
+        state.close()
+        (tmp_path / "alive").unlink()
+    assert (tmp_path / "dear").read_text() == "what stood there"
+    assert (tmp_path / "dear").stat().st_mtime == 0
+    assert not (tmp_path / "nowhere").exists()

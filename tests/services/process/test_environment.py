@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.process import code_named, secret, secret_of_file
+from services.process import code_named, secret, secret_of_file, switched_on
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +46,21 @@ def test_a_file_that_holds_no_secret_is_named(
         secret("METIS_ONE")
     with pytest.raises(ValueError, match=str(file)):
         secret_of_file(file)
+
+
+@pytest.mark.parametrize(("told", "means"), [("1", True), ("Yes", True), ("on", True), ("false", False), ("", False)])
+def test_a_switch(told: str, means: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words that a flag of a command takes from its variable; off when it is not set."""
+    assert switched_on("METIS_ONE") is False
+    monkeypatch.setenv("METIS_ONE", told)
+    assert switched_on("METIS_ONE") is means
+
+
+def test_a_switch_takes_no_other_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typing error is not taken for no."""
+    monkeypatch.setenv("METIS_ONE", "ture")
+    with pytest.raises(ValueError, match="METIS_ONE: write true or false"):
+        switched_on("METIS_ONE")
 
 
 def test_code_is_found_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

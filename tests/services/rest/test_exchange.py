@@ -1,4 +1,4 @@
-"""References become the addresses that RFC 3986 says, also on the quick way."""
+"""References become the addresses that RFC 3986 says, also on the quick way; which addresses are asked in clear."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.rest.exchange import join, origin
+from services.rest.exchange import in_clear, join, origin
 
 BASES = st.sampled_from(
     ["http://host:1/v1/learners/x/task?wait=6", "https://host/prefix/v1/learners/x/task", "http://host/", "http://host"]
@@ -34,3 +34,10 @@ def test_other_references_too(reference: str) -> None:
 def test_an_origin_is_scheme_and_authority() -> None:
     """Whatever the path."""
     assert origin("http://host:80/a") == origin("http://host:80/b?c") != origin("https://host:80/a")
+
+
+def test_what_travels_in_clear() -> None:
+    """By http, to whatever is not this machine for certain: a name may lead anywhere."""
+    here = ("http://localhost", "http://LOCALHOST:80", "http://127.8.8.8", "http://[::1]:8080", "https://fl.example")
+    elsewhere = ("http://fl.example", "http://localhost.example", "http://10.0.0.7", "http://0.0.0.0", "http://[::2]")
+    assert [in_clear(url) for url in (*here, *elsewhere)] == [False] * 5 + [True] * 5

@@ -226,7 +226,7 @@ def test_the_database_of_another_program_is_refused(path: Path) -> None:
 def test_a_folder_in_its_place_is_refused(path: Path) -> None:
     """By name too."""
     path.mkdir(parents=True)
-    with pytest.raises(InvalidConfig, match=r"state.sqlite cannot be read"):
+    with pytest.raises(InvalidConfig, match=r"state.sqlite is no file: remove it"):
         Database(path)
 
 
@@ -318,3 +318,39 @@ def test_what_was_written_survives_a_kill(path: Path, after: int) -> None:
     newest = int(rows["meta", "clock"] or b"-1")
     assert newest in (last, last + 1)
     assert {key for kind, key in rows if kind == "task"} == {f"{p}{n}" for n in range(newest + 1) for p in "ab"}
+
+
+@pytest.mark.parametrize("plant", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("end", ["", "-wal", "-shm", "-journal"])
+def test_a_file_that_somebody_put_there_is_refused(path: Path, plant: str, end: str) -> None:
+    """The state, or what SQLite keeps beside it, as a link: the file is named, what it leads to stays as it was."""
+    with closing(Database(path)) as database:
+        database.write(Batch(ROWS, []))
+    planted, dear = path.with_name(path.name + end), path.with_name("dear")
+    if end:
+        dear.write_bytes(b"what stood there")
+    else:
+        path.rename(dear)
+    before = dear.read_bytes()
+    getattr(planted, plant)(dear)
+    refused(path, f"{planted} ", ": put ")
+    assert dear.read_bytes() == before
+
+
+def test_a_new_file_is_not_begun_at_the_end_of_a_link(path: Path) -> None:
+    """Nor its journal: what has these names goes, and nothing behind it."""
+    path.parent.mkdir()
+    dear = path.with_name("dear")
+    dear.write_bytes(b"what stood there")
+    for end in (".new", ".new-journal"):
+        path.with_name(path.name + end).symlink_to(dear)
+    before = os.umask(0)
+    try:
+        with closing(Database(path)) as database:
+            database.write(Batch(ROWS, []))
+            modes = {one.name: one.stat().st_mode & 0o777 for one in path.parent.glob(f"{path.name}*")}
+    finally:
+        os.umask(before)
+    assert dear.read_bytes() == b"what stood there"
+    assert set(modes.values()) == {0o600}, modes
+    assert len(held(path)) == len(ROWS)

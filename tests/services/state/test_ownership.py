@@ -143,3 +143,17 @@ def test_a_folder_in_which_nobody_can_write_is_told(tmp_path: Path) -> None:
     for folder in (tmp_path / "data", tmp_path / "data" / "below"):
         with pytest.raises(InvalidConfig, match=f"cannot keep state in the folder {folder}"):
             Ownership(folder)
+
+
+@pytest.mark.parametrize("plant", ["symlink_to", "hardlink_to"])
+def test_a_lock_that_is_a_link_is_refused(tmp_path: Path, plant: str) -> None:
+    """What it leads to is neither locked nor written over; the error says what to do."""
+    dear, lock = tmp_path / "dear", tmp_path / "data" / "lock"
+    dear.write_text("what stood there")
+    lock.parent.mkdir()
+    getattr(lock, plant)(dear)
+    with pytest.raises(InvalidConfig, match=f"cannot keep state in the folder {lock.parent}: {lock} .*: put"):
+        Ownership(lock.parent)
+    assert dear.read_text() == "what stood there"
+    lock.unlink()
+    Ownership(lock.parent).close()

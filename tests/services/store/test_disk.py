@@ -203,3 +203,46 @@ def test_a_folder_that_vanished_is_told(tmp_path: Path) -> None:
     (tmp_path / "models").rmdir()
     with pytest.raises(StoreUnavailable, match="cannot write"):
         store.put("a", [b"x"])
+
+
+# ---- in a folder where others may write
+def test_models_are_their_users_alone(tmp_path: Path) -> None:
+    """Files and folder, whatever the umask is; a folder that an earlier version left open is closed."""
+    (tmp_path / "models").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        for folder in (tmp_path / "models", tmp_path / "new"):
+            store = OnDisk(folder)
+            store.put("a", [b"put"])
+            with store.draft(2 * MIB) as draft:
+                draft.keep("b")
+            store.drop("b")
+            store.put("c", [bytes(2 * MIB)])  # over the spare file
+            assert [folder.stat().st_mode & 0o777, *(one.stat().st_mode & 0o777 for one in folder.iterdir())] == [
+                *(0o700, 0o600, 0o600)
+            ]
+    finally:
+        os.umask(before)
+
+
+def test_a_model_that_is_a_link_is_not_read(tmp_path: Path) -> None:
+    """What another program may read in it is no model's bytes; the error says so."""
+    (tmp_path / "dear").write_bytes(b"what stood there")
+    store = OnDisk(tmp_path / "models")
+    (tmp_path / "models" / "a").symlink_to(tmp_path / "dear")
+    for read in (store.get, store.file):
+        with pytest.raises(StoreUnavailable, match="is a link, which is not followed"):
+            read("a")
+
+
+@pytest.mark.parametrize("plant", ["symlink_to", "hardlink_to"])
+def test_what_a_dropped_name_leads_to_is_not_written_over(tmp_path: Path, plant: str) -> None:
+    """Files that are dropped are written over by the next document; a link to one that is dear goes, and no more."""
+    dear = tmp_path / "dear"
+    dear.write_bytes(bytes(2 * MIB))
+    store = OnDisk(tmp_path / "models")
+    getattr(tmp_path / "models" / "a", plant)(dear)
+    store.drop("a")
+    store.put("b", [b"\1" * (2 * MIB)])
+    assert files(tmp_path / "models") == ["b"]
+    assert dear.read_bytes() == bytes(2 * MIB)
