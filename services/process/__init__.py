@@ -1,4 +1,5 @@
-"""What every process of the system takes from its machine: what its environment names, threads, the garbage collector.
+"""What every process of the system takes from its machine: what its environment names, threads, the garbage collector,
+the place of its log.
 
 The edge of the domain: the only room besides `rest`, `store` and `state` in which it touches the world.
 """
@@ -6,6 +7,7 @@ The edge of the domain: the only room besides `rest`, `store` and `state` in whi
 from .environment import code_named, secret, secret_of_file
 from .failpoints import reach
 from .garbage import collect_seldom, freeze
+from .log import start_log
 from .worker import Workers
 
-__all__ = ["Workers", "code_named", "collect_seldom", "freeze", "reach", "secret", "secret_of_file"]
+__all__ = ["Workers", "code_named", "collect_seldom", "freeze", "reach", "secret", "secret_of_file", "start_log"]
