@@ -14,7 +14,7 @@ from services.errors import FederationError
 from services.process import freeze, secret
 
 from .agent import LearnerAtWork, LearnerFailed, LearnerProcess, Work, limit_threads, make_learner
-from .membership import Membership, take_part
+from .membership import TRACEBACK, Membership, take_part
 
 cli = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 Flag = typer.Option
@@ -49,6 +49,10 @@ def learner(
         str | None, Flag(help="PEM file: take webhooks by TLS.", envvar="METIS_SERVER_CERTIFICATE")
     ] = None,
     private_key: Annotated[str | None, Flag(help="PEM file of its key.", envvar="METIS_PRIVATE_KEY")] = None,
+    report: Annotated[
+        str,
+        Flag(help="What the controller is told of a task that failed: traceback, or message.", envvar="METIS_REPORT"),
+    ] = TRACEBACK,
 ) -> None:
     """Take part in a federation. It polls over outbound HTTP, waits for a controller that is not there yet, and leaves
     on SIGINT or SIGTERM. With --listen the controller tells it by a webhook when there is something to poll for.
@@ -66,6 +70,7 @@ def learner(
             labels=dict(map(key_and_value, label or [])),
             listen=where,
             callback_url=callback_url,
+            report=report,
         )
     except (ValueError, OSError) as error:
         refuse(f"{error}", 2)
