@@ -15,7 +15,7 @@ from services.rest import Client
 from tests.conftest import Process, serve, until
 
 CANARY = "Anna-Example-C91"  # in no source line: it is read from a file
-SILENT_X = 2_000_000  # characters without a blank: what lays text out takes minutes for them
+SILENT_X = 2_000_000
 PATIENTS = f'''
 """Fails in set_weights, then in train, then in evaluate; ROWS is the file of its patients."""
 
@@ -110,11 +110,6 @@ async def test_a_federation_of_learners_that_fail(
         shown = results.model_dump_json() + "".join(
             one.model_dump_json() for one in [await client.federation(), *await client.rounds()]
         )
-    for name in MODES:
-        failed = [task for task in results.tasks if task.learner == name and task.state == "failed"]
-        assert [(task.reason or "").partition(":")[2].split(":")[0].strip() for task in failed] == list(METHODS)
-        assert all("(patients.py:" in (task.reason or "") and "in fail)" in (task.reason or "") for task in failed)
-        assert all("in fail" in (task.traceback or "") for task in failed)
     assert CANARY not in shown
     for process in (served.process, *processes):
         process.end()
@@ -127,6 +122,11 @@ async def test_a_federation_of_learners_that_fail(
         assert all(f"ValueError: {method}: 3 rows" in log for method in METHODS), process.tail()
     for file in (tmp_path / "controller").rglob("*"):
         assert not file.is_file() or CANARY.encode() not in file.read_bytes(), file
+    for name in MODES:
+        failed = [task for task in results.tasks if task.learner == name and task.state == "failed"]
+        assert [(task.reason or "").partition(":")[2].split(":")[0].strip() for task in failed] == list(METHODS)
+        assert all("(patients.py:" in (task.reason or "") and "in fail)" in (task.reason or "") for task in failed)
+        assert all("in fail" in (task.traceback or "") for task in failed)
 
 
 def test_a_simulation_of_learners_that_fail(tmp_path: Path, rows: Path) -> None:
@@ -144,6 +144,6 @@ def test_a_simulation_of_learners_that_fail(tmp_path: Path, rows: Path) -> None:
     said, results = done.stdout + done.stderr, (tmp_path / "r.json").read_text()
     assert done.returncode == 0, said[-3000:]
     assert [f"ValueError: {method}: 3 rows" in said for method in METHODS] == [True] * 3, said[-3000:]
-    assert len([task for task in json.loads(results)["tasks"] if task["traceback"]]) == len(METHODS)
     assert CANARY not in said + results
     assert len(said) < 100_000
+    assert len([task for task in json.loads(results)["tasks"] if task["traceback"]]) == len(METHODS)

@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,15 +123,18 @@ def test_nothing_of_the_learner_is_held_by_what_is_told() -> None:
     class Patients:
         """Private."""
 
+    held: list[weakref.ref[Patients]] = []
+
     def train() -> None:
         patients = Patients()
-        raise ValueError(str(bool(patients)))
+        held.append(weakref.ref(patients))
+        raise ValueError("no rows")
 
     with pytest.raises(LearnerFailed) as raised:
         told(train)
     assert (raised.value.__cause__, raised.value.__context__) == (None, None)
     gc.collect()
-    assert not [one for one in gc.get_objects() if isinstance(one, Patients)]
+    assert held[0]() is None
     assert reason_of(raised.value) == (str(raised.value), raised.value.traceback)
 
 
