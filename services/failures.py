@@ -45,7 +45,7 @@ def split(error: str, traceback: str | None = None) -> Reason:
 def one_line(text: str, most: int = LINE) -> str:
     """The first line that says something, of at most so many characters, all of which can be printed."""
     line = next(iter(text.lstrip()[: most + 1].splitlines()), "")
-    return shortened("".join(one if one.isprintable() else " " for one in line).strip(), most)
+    return shortened(_printable(line).strip(), most)
 
 
 def shortened(text: str, most: int = LINE) -> str:
@@ -54,12 +54,17 @@ def shortened(text: str, most: int = LINE) -> str:
 
 
 def bounded(traceback: str) -> str:
-    """A traceback of at most so many lines, its first and its last ones, each of a bounded length."""
+    """A traceback of at most so many lines, its first and its last ones, each of a bounded length, and printable."""
     lines = traceback.strip("\r\n").splitlines()
     if len(lines) > LINES:
         last = LINES - FIRST - 1
         lines = [*lines[:FIRST], f"… {len(lines) - FIRST - last} lines …", *lines[-last:]]
-    return "\n".join(shortened(line, WIDTH) for line in lines).rstrip().encode("utf-8", "replace").decode()
+    return "\n".join(_printable(shortened(line, WIDTH)) for line in lines).rstrip()
+
+
+def _printable(line: str) -> str:
+    """Without what moves a terminal's cursor, turns text round, or is half a character."""
+    return "".join(one if one.isprintable() else " " for one in line)
 
 
 def _message(lines: Sequence[str]) -> str:

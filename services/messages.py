@@ -70,7 +70,7 @@ class Failure(Question):
     error: str = Field(
         max_length=20000,
         description="one line: the error's type, the first line of its message, and where the learner's code called it;"
-        " or `unsupported-task`. Of more lines the one with the message counts, all are the traceback",
+        " or `unsupported-task`. Of several lines the one with the message is taken, and all are the traceback",
     )
     traceback: str | None = Field(None, max_length=TRACEBACK, description="shown to operators in the run's results")
 

@@ -1,5 +1,5 @@
 """What every process of the system takes from its machine: what its environment names, threads, the garbage collector,
-the place of its log.
+its log.
 
 The edge of the domain: the only room besides `rest`, `store` and `state` in which it touches the world.
 """

@@ -85,7 +85,7 @@ def even(level: int) -> None:
     ],
 )
 def test_whatever_is_raised_is_told_in_bounds(call: Callable[[], object]) -> None:
-    """In time, in a line that can be printed, in a traceback that UTF-8 can hold."""
+    """In time, in a line that can be printed, in a traceback whose lines can be, too."""
     error, began = caught(call), time.process_time()
     line, trace = of_error(error, place="p" * 1000)
     assert time.process_time() - began < 5
@@ -95,7 +95,7 @@ def test_whatever_is_raised_is_told_in_bounds(call: Callable[[], object]) -> Non
     assert len(trace) <= TRACEBACK
     assert max(map(len, trace.splitlines())) <= WIDTH
     assert len(trace.splitlines()) <= LINES
-    assert trace.encode()
+    assert all(one.isprintable() for one in trace.splitlines())
 
 
 def test_the_first_and_the_last_lines_are_kept() -> None:
@@ -130,7 +130,8 @@ def test_the_line_with_the_message_is_found(error: str, line: str) -> None:
     """All of what was told in several lines is the traceback."""
     told = split(error)
     assert told.line == line
-    assert told.traceback == (error.strip("\n") if len(error.split("\n")) > 1 and error.strip() else None)
+    whole = error.strip("\n").replace("\t", " ")
+    assert told.traceback == (whole if "\n" in error and error.strip() else None)
     assert split(error, "the traceback\n apart") == (line, "the traceback\n apart")
     assert split(told.line, told.traceback) == told
 
