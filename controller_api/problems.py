@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from services import errors as e
 from services.config import MAX_EXPLAINED, explain
+from services.failures import of_error
 
 MEDIA_TYPE = "application/problem+json"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -108,7 +109,7 @@ async def answered(endpoint: Endpoint, request: Request) -> Response:
     except (ClientDisconnect, ConnectionResetError) as error:
         return await on_hang_up(request, error)
     except Exception as error:
-        log.exception("an endpoint failed", path=request.scope["path"])
+        log.error("an endpoint failed", path=request.scope["path"], exception=of_error(error).traceback)
         return await on_bug(request, error)
 
 

@@ -24,7 +24,7 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 
 from services import ControllerConfig, ModelStoreConfig
-from services.process import collect_seldom, plain_entry, secret
+from services.process import collect_seldom, secret, start_log
 
 from .app import create_app
 from .runtime import Runtime
@@ -149,7 +149,8 @@ def serve(
     model_store_config: ModelStoreConfig | None = None,
 ) -> None:
     """Serve until SIGINT, SIGTERM or the federation's end."""
-    start_log(settings)
+    pretty = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
+    start_log(getattr(logging, settings.log_level.upper()), "iso", as_json=not pretty, cached=True)
     app = create_app(settings, controller_config, model_store_config)
     if settings.open:
         structlog.get_logger("controller").warning(
@@ -175,38 +176,3 @@ def allow_descriptors() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-class Lossy:
-    """Standard error, whose lines are lost while it cannot be written: a full disk stops nobody by its log."""
-
-    def write(self, text: str) -> None:
-        """See io.TextIOBase."""
-        with contextlib.suppress(OSError):
-            sys.stderr.write(text)
-
-    def flush(self) -> None:
-        """See io.TextIOBase."""
-        with contextlib.suppress(OSError):
-            sys.stderr.flush()
-
-
-def start_log(settings: Settings) -> None:
-    """Lines on standard error: for people on a terminal, else JSON."""
-    pretty = settings.log_format == "text" or (settings.log_format == "auto" and sys.stderr.isatty())
-    for_people = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    renderer: Any = for_people if pretty else structlog.processors.JSONRenderer()
-    level = getattr(logging, settings.log_level.upper())
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info if not pretty else structlog.processors.StackInfoRenderer(),
-            *([plain_entry] if pretty else []),  # JSON has its own way to write them
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(Lossy()),  # type: ignore[arg-type]
-        cache_logger_on_first_use=True,
-    )
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)

@@ -14,7 +14,7 @@ from services.errors import FederationError
 from services.process import freeze, plain, secret
 
 from .agent import LearnerAtWork, LearnerFailed, LearnerProcess, Work, limit_threads, make_learner
-from .membership import Membership, take_part
+from .membership import TRACEBACK, Membership, take_part
 
 cli = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 Flag = typer.Option
@@ -53,6 +53,10 @@ def learner(
         bool,
         Flag("--require-tls", help="Send no token to another machine but by https.", envvar="METIS_REQUIRE_TLS"),
     ] = False,
+    report: Annotated[
+        str,
+        Flag(help="What the controller is told of a task that failed: traceback, or message.", envvar="METIS_REPORT"),
+    ] = TRACEBACK,
 ) -> None:
     """Take part in a federation. It polls over outbound HTTP, waits for a controller that is not there yet, and leaves
     on SIGINT or SIGTERM. With --listen the controller tells it by a webhook when there is something to poll for.
@@ -71,6 +75,7 @@ def learner(
             listen=where,
             callback_url=callback_url,
             require_tls=require_tls,
+            report=report,
         )
     except (ValueError, OSError) as error:
         refuse(f"{error}", 2)

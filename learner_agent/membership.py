@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +15,14 @@ import structlog
 from services import ClientParams, ServerParams
 from services import messages as m
 from services.errors import FederationError
-from services.process import plain_entry, secret, switched_on
+from services.process import secret, start_log, switched_on
 from services.rest import Client, in_clear
 
 from .agent import Agent, LearnerAtWork, Listener, Source, StateFile, Webhook, Work, limit_threads, poll
 from .learner import Learner
 
 log = structlog.get_logger("learner")
+TRACEBACK, MESSAGE = "traceback", "message"
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,7 @@ class Membership:
     listen: ServerParams | None = None  # webhook mode
     callback_url: str | None = None
     require_tls: bool = False  # for the controller on another machine
+    report: str = TRACEBACK  # what is told of a task that failed
 
     def __post_init__(self) -> None:
         if self.callback_url and self.listen is None:
@@ -48,6 +48,8 @@ class Membership:
             raise ValueError(
                 f"TLS is required, and {self.controller} would get a token in clear: give an https address"
             )
+        if self.report not in (TRACEBACK, MESSAGE):
+            raise ValueError(f"METIS_REPORT is {TRACEBACK} or {MESSAGE}, not {self.report!r}")
 
     @property
     def request(self) -> m.JoinRequest:
@@ -74,7 +76,8 @@ def app(
     `client_params` (or `controller`, a URL) says where the controller is; `server_params` turns on webhook mode: the
     agent listens there and the controller tells it when to poll, at `callback_url` where that is not the address of
     `server_params` (a proxy in between). `token` is the enrolment token (METIS_ENROLL_TOKEN).
-    With a `name` the identity survives restarts, in `state_dir` (METIS_STATE_DIR, default .metis).
+    With a `name` the identity survives restarts, in `state_dir` (METIS_STATE_DIR, default .metis). Of a task that
+    failed the controller is told a line and a traceback, with METIS_REPORT=message the line alone.
     Raises FederationError when the controller refuses for good, OSError when it cannot listen or keep its identity,
     ValueError for another machine's http address while METIS_REQUIRE_TLS is set.
     """
@@ -89,6 +92,7 @@ def app(
         listen=server_params,
         callback_url=callback_url,
         require_tls=switched_on("METIS_REQUIRE_TLS"),
+        report=os.environ.get("METIS_REPORT") or TRACEBACK,
     )
     limit_threads()
     take_part(LearnerAtWork(learner), membership)
@@ -96,7 +100,8 @@ def app(
 
 def take_part(work: Work, membership: Membership) -> None:
     """`app()` for work that is done wherever it is done."""
-    start_log()
+    if not structlog.is_configured():  # else the application has a log of its own
+        start_log()
     if in_clear(membership.controller):
         log.warning("tokens travel in clear: give an https address", controller=membership.controller)
     with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
@@ -135,25 +140,9 @@ async def _agent(work: Work, membership: Membership, stack: contextlib.AsyncExit
         listener = await stack.enter_async_context(Listener(membership.listen, membership.callback_url))
         request = request.model_copy(update={"callback_url": listener.url})
         source = Webhook(listener)
-    return Agent(work, client, source, request, state=state)
+    return Agent(work, client, source, request, state=state, tells_traceback=membership.report == TRACEBACK)
 
 
 def _tell_retry(error: BaseException, seconds: float) -> None:
     detail = error.detail if isinstance(error, FederationError) else repr(error)
     log.warning("waiting for the controller", why=detail, again_in_s=round(seconds, 1))
-
-
-def start_log() -> None:
-    """Lines for people on standard error, unless the application configured its own log."""
-    if structlog.is_configured():
-        return
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="%H:%M:%S"),
-            plain_entry,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
-import structlog
 
 from services import messages as m
 from services.errors import FederationError
-from services.process import Workers, freeze
+from services.process import Workers, freeze, start_log
 from services.rest import Client
 from services.weights import Array
 from services.weights import buffers as memory
@@ -97,9 +96,7 @@ def main() -> None:
     parser.add_argument("--params", type=int, default=100_000, help="parameters of the model, about")
     parser.add_argument("--token", help="enrolment token")
     given = parser.parse_args()
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING), cache_logger_on_first_use=True
-    )
+    start_log(logging.WARNING, cached=True)
     freeze()
     with contextlib.suppress(KeyboardInterrupt):
         try:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from .config import RunConfig
+from .failures import TRACEBACK
 
 ID_PATTERN = r"^[0-9A-Za-z_-]{1,64}$"
 NAME_PATTERN = r"^[^\x00-\x1f\x7f/\\]{1,64}$"
@@ -66,7 +67,12 @@ class Heartbeat(Question):
 class Failure(Question):
     """A learner could not do a task."""
 
-    error: str = Field(max_length=20000, description="message and the end of the traceback, or `unsupported-task`")
+    error: str = Field(
+        max_length=20000,
+        description="one line: the error's type, the first line of its message, and where the learner's code called it;"
+        " or `unsupported-task`. Of several lines the one with the message is taken, and all are the traceback",
+    )
+    traceback: str | None = Field(None, max_length=TRACEBACK, description="shown to operators in the run's results")
 
 
 class EvaluationResult(Question):
@@ -251,6 +257,7 @@ class TaskRecord(Message):
     learner: str
     state: Literal["offered", "accepted", "failed", "void"]
     reason: str | None = None
+    traceback: str | None = Field(None, description="of a learner that failed, if it told one")
     factor: float | None = Field(None, description="scaling factor of the update, not normalised")
     metadata: Scalars = Field(default_factory=dict)
     transforms: list[Transformed] = Field(default_factory=list, description="of the run, in its order")

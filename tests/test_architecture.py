@@ -128,6 +128,15 @@ def test_nothing_dangerous_is_used(path: Path) -> None:
 
 
 @every_module
+def test_logs_are_given_text_never_exceptions(path: Path) -> None:
+    """Who renders an exception may show the variables of its frames: a user's log that an application configured."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in ("log.exception", "traceback.print_exc", "traceback.format_exc")
+            assert not [one for one in node.keywords if one.arg in ("exc_info", "stack_info", "capture_locals")]
+
+
+@every_module
 def test_names_are_resolved_to_code_only_from_the_local_command_line(path: Path) -> None:
     """`module:attribute` is imported by one file, for those who read the process's own arguments."""
     calls = {ast.unparse(node.func) for node in ast.walk(tree(path)) if isinstance(node, ast.Call)}

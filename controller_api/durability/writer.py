@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from services.errors import DiskFull, FederationError, StoreUnavailable
+from services.failures import of_error
 from services.federation import Changes
 from services.state import Batch, Recorder, Row
 
@@ -104,9 +105,8 @@ class Writer:
             try:
                 await self._write()
             except Exception as why:
-                bug = not isinstance(why, FederationError)
-                error = why if isinstance(why, FederationError) else StoreUnavailable(f"state not written: {why!r}")
-                log.warning("a change cannot be written", again_in_s=PAUSE_S, error=error.detail, exc_info=bug)
+                error, traceback = (why, None) if isinstance(why, FederationError) else _unexpected(why)
+                log.warning("a change cannot be written", again_in_s=PAUSE_S, error=error.detail, exception=traceback)
                 now = time.monotonic()
                 self.held_up = HeldUp(error.detail, self.held_up.since if self.held_up else now, now + PAUSE_S)
                 self._failed = error
@@ -164,3 +164,9 @@ def _merged(old: Batch | None, new: Batch) -> Batch:
         return new
     rows: dict[tuple[str, str], Row] = {(one.kind, one.key): one for one in (*old.rows, *new.rows)}
     return Batch(list(rows.values()), [*old.forgotten, *new.forgotten])
+
+
+def _unexpected(why: Exception) -> tuple[StoreUnavailable, str | None]:
+    """A bug of ours as what callers are told, and its traceback for the log."""
+    line, traceback = of_error(why)
+    return StoreUnavailable(f"state not written: {line}"), traceback

@@ -22,9 +22,10 @@ MessagePack documents (`MEDIA_TYPE`), everything else is JSON. Every error is a 
    than `wait`. A task stays on offer until it is done, so a lost answer loses nothing.
 3. Its `kind` says what to do. `init`: send your initial weights. `train`: get the model, train it on your data, send
    the new weights. `evaluate`: get the model, send its scores. Anything else: `POST /v1/tasks/<task>/failure` with
-   `{"error": "unsupported-task"}`. Its `config` holds what the operator wrote for `train` or `evaluate` (such as
-   `epochs`), and `round`. One learner, drawn at random, gets the `init`: all learners agree beforehand on the tensors'
-   names, shapes and dtypes. One that has no weights to begin with enrols with `"kinds": ["train", "evaluate"]`.
+   `{"error": "unsupported-task"}`. What fails is told there too: why, in one line, and apart, if you like, its
+   `traceback`. A task's `config` holds what the operator wrote for `train` or `evaluate` (such as `epochs`), and
+   `round`. One learner, drawn at random, gets the `init`: all learners agree beforehand on the tensors' names, shapes
+   and dtypes. One that has no weights to begin with enrols with `"kinds": ["train", "evaluate"]`.
 4. `GET` the model at `task.model.url`, resolved against the URL of the task call (RFC 3986; here it is relative). Keep
    it by its digest: the model that you evaluate is the one that you train next.
 5. `PUT` the result to `task.result.url`, resolved in the same way: for `init` and `train` a weights document, for

@@ -220,8 +220,8 @@ PLAIN: dict[str, dict[str, Any]] = {
         "post": {
             "tags": ["tasks"],
             "summary": "The task could not be done",
-            "description": "`unsupported-task` for a kind that the learner does not know, else the reason. The round"
-            " goes on without this learner.",
+            "description": "`unsupported-task` for a kind that the learner does not know, else why, in one line, and"
+            " apart, if the learner may tell it, the traceback. The round goes on without this learner.",
             "operationId": "post_failure",
             "requestBody": {"content": _json("Failure", {"error": "unsupported-task"}), "required": True},
             "responses": {"204": {"description": "Noted"}},

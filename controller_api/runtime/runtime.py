@@ -20,6 +20,7 @@ import structlog
 from services import messages as m
 from services.engine import Made, aggregate, store_model
 from services.errors import AggregationFailed, DiskFull, FederationError, UnknownModel
+from services.failures import of_error
 from services.federation import Aggregation, Assignment, EnrolmentRate, Federation, Member, ModelInfo, Outcome, RunState
 from services.process import reach
 from services.state import Recorder
@@ -274,9 +275,9 @@ class Runtime:
         with suppress(FederationError):
             await self._lasting(lambda: self.federation.refuse(task_id, why, self.now))
 
-    async def fail_task(self, task_id: str, learner_id: str | None, error: str) -> None:
+    async def fail_task(self, task_id: str, learner_id: str | None, error: str, traceback: str | None) -> None:
         """A learner could not do a task."""
-        await self._lasting(lambda: self.federation.fail(task_id, learner_id, error, self.now))
+        await self._lasting(lambda: self.federation.fail(task_id, learner_id, error, self.now, traceback))
 
     # ---- models
     async def put_model(self, digest: str, body: memoryview) -> None:
@@ -418,12 +419,11 @@ class Runtime:
             reach("aggregation-begun")
             made = await self.calls.repeat(aggregate, job, self.store, time.perf_counter)
         except Exception as error:
-            known = isinstance(error, FederationError)
             if self.stopped.is_set() and isinstance(error, FederationError) and error.retryable:
                 return  # the next process does it anew
-            why = error.detail if isinstance(error, FederationError) else repr(error)
+            why, traceback = (error.detail, None) if isinstance(error, FederationError) else of_error(error)
             if self.federation.active:  # else the run has ended meanwhile, and its models may be gone
-                log.error("aggregation failed", round=job.round, error=why, exc_info=not known)
+                log.error("aggregation failed", round=job.round, error=why, exception=traceback)
             if isinstance(error, AggregationFailed):  # of these updates; others may do
                 self._changed(lambda: self.federation.round_failed(job, why, self.now))
                 await self._sweeper.sweep()

@@ -45,6 +45,11 @@ const known = {
     if (told(progress.loss)) parts.push(`loss ${number(progress.loss)}`);
     return parts.join(" · ");
   },
+  async tasksOf(run) {
+    let tasks;
+    await guarded(async () => (tasks = (await getJson(`v1/runs/${run}/results`)).value.tasks));
+    return tasks;
+  },
 };
 
 /** Runs `work` when asked, one at a time, and leaves pauses in proportion to what it costs. */
@@ -131,7 +136,7 @@ function show() {
   overview.show(known);
   tables.learners(known, show);
   tables.rounds(known, show);
-  tables.log(byId("log-tasks").checked ? known.events : known.news);
+  tables.log(known, byId("log-tasks").checked ? known.events : known.news);
 }
 
 // ---- the connection and the token

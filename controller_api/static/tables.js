@@ -190,13 +190,33 @@ function members(known, round) {
   for (const [learner, { factor, counts }] of Object.entries(round.capped ?? {}))
     parts.push(" ", el("small", {}, `${learner}'s factor ${number(factor)} counts as ${number(counts)}`));
   if (failed.length) {
-    const list = failed.map(([learner, reason]) => el("li", {}, el("b", {}, known.nameOf(learner)), `: ${reason}`));
+    const list = failed.map(([learner, reason]) =>
+      el(
+        "li",
+        {},
+        el("b", {}, known.nameOf(learner)),
+        `: ${reason}`,
+        traceback(known, (task) => task.kind === "train" && task.round === round.round && task.learner === learner),
+      ),
+    );
     parts.push(el("details", {}, el("summary", {}, `${count(failed.length)} failed`), el("ul", {}, ...list)));
   }
   return parts;
 }
 
-export function log(events) {
+/** The traceback of the failed task that `is` picks from the run's results, which are fetched when it is opened. */
+function traceback(known, is, run = known.run.id) {
+  const text = el("pre", { tabindex: "0" });
+  const made = el("details", {}, el("summary", {}, "traceback"), text);
+  made.addEventListener("toggle", async () => {
+    if (!made.open || text.textContent) return;
+    const found = (await known.tasksOf(run))?.find((task) => task.state === "failed" && is(task));
+    if (found) setText(text, found.traceback ?? "none was told");
+  });
+  return made;
+}
+
+export function log(known, events) {
   byId("log-empty").hidden = events.length > 0;
   const make = (event) => {
     const time = el("time", {}, clock(event.at));
@@ -206,7 +226,12 @@ export function log(events) {
       { class: "entry" },
       time,
       el("span", { class: "dot", "aria-hidden": "true" }),
-      el("span", {}, event.kind === "run-state" ? `the run is ${event.text}` : event.text || event.kind),
+      el(
+        "div",
+        {},
+        event.kind === "run-state" ? `the run is ${event.text}` : event.text || event.kind,
+        ...(event.kind === "task-failed" ? [traceback(known, (task) => task.id === event.data.task, event.run_id)] : []),
+      ),
     );
   };
   keyed(

@@ -13,6 +13,7 @@ import structlog
 
 from services import __version__
 from services.errors import FederationError
+from services.failures import of_error
 from services.federation import Member
 from services.rest import FullJitter, sign
 
@@ -102,8 +103,8 @@ class Webhooks:
                 if attempt == ATTEMPTS or not _may_pass(error):
                     log.info("webhook failed; the learner polls anyway", learner=member.name, why=_why(error))
                     return
-            except Exception:  # a bug here must not end the controller's other work
-                log.exception("webhook failed", learner=member.name)
+            except Exception as error:  # a bug here must not end the controller's other work
+                log.error("webhook failed", learner=member.name, exception=of_error(error).traceback)
                 return
             await asyncio.sleep(BACKOFF.seconds(attempt))
 

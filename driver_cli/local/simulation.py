@@ -7,7 +7,7 @@ composition root: the one file of the driver that knows controller and learners,
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -20,7 +20,7 @@ import httpx
 from services import messages as m
 from services.config import TerminationSignals
 from services.errors import InvalidConfig
-from services.process import code_named
+from services.process import code_named, start_log
 
 from ..session import Connection, DriverSession, run_config
 from ..show import Display
@@ -47,7 +47,7 @@ class Simulation:
     async def run(self, display: Display) -> dict[str, Any]:
         """The results of the run. Raises InvalidConfig for a factory that makes no learner."""
         made = make_learners(self.learner, self.learners)
-        _quiet_logs()
+        start_log(logging.WARNING)  # a hundred agents and a controller on one screen say only what went wrong
         with tempfile.TemporaryDirectory(prefix="metis-simulation-") as folder:
             app = _controller(folder)
             async with app.router.lifespan_context(app), AsyncExitStack() as clients, asyncio.TaskGroup() as group:
@@ -130,15 +130,3 @@ def _connection(app: FastAPI) -> Connection:
                 yield event
 
     return Connection(URL, transport=httpx.ASGITransport(app, raise_app_exceptions=False), events=events)
-
-
-def _quiet_logs() -> None:
-    """A hundred agents and a controller on one screen say only what went wrong."""
-    import logging
-
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from services import messages as m
 from services.errors import FederationError
+from services.failures import of_error
 from services.process import Workers
 from services.rest import Client
 from services.weights import wire
@@ -95,7 +96,7 @@ class Scorer:
                 self._scores[round_number] = await self._threads.run(self._call, file, round_number)
                 self._scored()
             except Exception as error:
-                self.errors[round_number] = f"{type(error).__name__}: {error}"
+                self.errors[round_number] = of_error(error).line
             finally:
                 file.close()
                 self._done += 1

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from services import messages as m
 from services.errors import Conflict, FederationError, Unreachable
+from services.failures import of_error
 from services.rest import Client
 
 from ..show import Display, View, words
@@ -208,7 +209,7 @@ class RunHandle:
             on_event(event)
         except Exception as error:  # of the user's function: not worth the run
             self._on_event = None
-            self._display.note(f"on_event failed and is not called again: {type(error).__name__}: {error}")
+            self._display.note(f"on_event failed and is not called again: {of_error(error).line}")
 
     def _scored(self) -> None:
         self._display.show(self.view)

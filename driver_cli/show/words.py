@@ -7,6 +7,7 @@ from datetime import datetime
 
 from services import messages as m
 from services.config import RunConfig
+from services.failures import split
 from services.process import plain_line
 
 SHOWN_METRICS = 4  # of each kind; more do not fit a line
@@ -72,9 +73,9 @@ def round_line(config: RunConfig, round_: m.Round) -> str:
     if round_.evaluation_metrics.combined:
         parts.append(f"eval {scores(round_.evaluation_metrics.combined)}")
     if round_.failure:
-        parts.append(f"no model: {_first_line(round_.failure)}")
+        parts.append(f"no model: {split(round_.failure).line}")
     parts.append(duration(seconds_of(round_)))
-    parts += [f"{learner} failed: {_first_line(why)}" for learner, why in round_.failed.items()]
+    parts += [f"{learner} failed: {split(why).line}" for learner, why in round_.failed.items()]
     parts += [capped(learner, one) for learner, one in round_.capped.items()]
     return "  ".join(parts)
 
@@ -86,7 +87,7 @@ def capped(learner: str, one: m.Capped) -> str:
 
 def failed(round_: m.Round) -> str:
     """`no model, the one before stays: …`."""
-    return f"no model, the one before stays: {_first_line(round_.failure or '')}"
+    return f"no model, the one before stays: {split(round_.failure or '').line}"
 
 
 def standing(learner: m.Learner) -> str:
@@ -129,7 +130,3 @@ def plural(count: int, noun: str) -> str:
 def ending(run: m.Run) -> str:
     """How the run ended, in a line."""
     return f"run {run.id} {run.state}" + (f": {run.reason}" if run.reason else "")
-
-
-def _first_line(text: str) -> str:
-    return next(iter(text.splitlines()), "")[:200]

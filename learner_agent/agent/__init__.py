@@ -2,10 +2,10 @@
 
 from .agent import Agent, Source
 from .factory import make_learner
-from .learner_process import LearnerFailed, LearnerProcess
+from .learner_process import LearnerProcess
 from .sources import Webhook, poll
 from .state_file import StateFile
-from .task_report import progress
+from .task_report import LearnerFailed, progress
 from .tasks import LearnerAtWork, Work
 from .threads import limit_threads
 from .webhook import Listener

@@ -24,6 +24,7 @@ from services.errors import (
     Unauthenticated,
     UnknownLearner,
 )
+from services.failures import one_line
 from services.process import Workers
 from services.rest import Client, FullJitter
 from services.weights import Buffer, Coded, Document, Layout, layout_of, wire
@@ -32,7 +33,7 @@ from .encoding import UpdateEncoder
 from .heartbeats import NOT_A_MEMBER, NOT_WANTED, heartbeats
 from .inputs import Inputs
 from .state_file import Enrolment, Identity, StateFile
-from .task_report import TaskReport, current, failure_reason
+from .task_report import TaskReport, current, reason_of, told
 from .tasks import Work
 
 log = structlog.get_logger("learner")
@@ -62,8 +63,10 @@ class Agent:
         workers: Workers | None = None,
         state: StateFile | None = None,
         name_patience_s: float = NAME_PATIENCE_S,
+        tells_traceback: bool = True,
     ) -> None:
-        """`client` presents the enrolment token, or none; `state` is where the identity is kept between restarts."""
+        """`client` presents the enrolment token, or none; `state` is where the identity is kept between restarts;
+        `tells_traceback` False tells of a task that failed only why, in a line."""
         self._at_work = work
         self._client = client
         self._source = source
@@ -71,6 +74,7 @@ class Agent:
         self._workers = workers or Workers()
         self._state = state
         self._name_patience_s = name_patience_s
+        self._tells_traceback = tells_traceback
         self._enroll_token = client.token
         self._models: OrderedDict[str, memoryview] = OrderedDict()
         self._layout: Layout | None = None  # of the newest model that was decoded
@@ -204,12 +208,13 @@ class Agent:
         except NOT_A_MEMBER:
             raise
         except FederationError as error:
-            await self._report_failure(task, f"{error.name}: {error}")
+            await self._report_failure(task, one_line(f"{error.name}: {error}"))
         except UnsupportedKind:
             await self._report_failure(task, UNSUPPORTED)
         except Exception as error:
-            log.error("failed", kind=task.kind, round=task.round, error=repr(error), exc_info=True)
-            await self._report_failure(task, failure_reason(error))
+            line, traceback = reason_of(error)
+            log.error("failed", kind=task.kind, round=task.round, error=line, exception=traceback)
+            await self._report_failure(task, line, traceback)
         finally:
             beats.cancel()
             report.void = report.void or "the agent is leaving"
@@ -226,15 +231,16 @@ class Agent:
         """The learner's own part, in a worker, where `progress()` finds the report."""
         current.set(report)
         if task.kind == "init":
-            return await self._workers.run(self._at_work.initial)
+            return await self._workers.run(told, self._at_work.initial)
         if task.kind == "train":
             task, inputs = await self._inputs.of(task)
             if task.encoding is not None:
-                return await self._workers.run(self._encoder.train, self._at_work, await self._body(task), task, inputs)
+                body = await self._body(task)
+                return await self._workers.run(told, self._encoder.train, self._at_work, body, task, inputs)
             model = replace(await self._model(task, to_change=True), extra=inputs)
-            return await self._workers.run(self._at_work.train, model, task)
+            return await self._workers.run(told, self._at_work.train, model, task)
         if task.kind == "evaluate":
-            return await self._workers.run(self._at_work.evaluate, await self._model(task), task)
+            return await self._workers.run(told, self._at_work.evaluate, await self._model(task), task)
         raise UnsupportedKind
 
     async def _model(self, task: m.Task, to_change: bool = False) -> Document:
@@ -267,7 +273,7 @@ class Agent:
         else:
             await self._client.submit(task, result)
 
-    async def _report_failure(self, task: m.Task, reason: str) -> None:
-        log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason.rpartition("\n")[2])
+    async def _report_failure(self, task: m.Task, reason: str, traceback: str | None = None) -> None:
+        log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason)
         with contextlib.suppress(*NOT_WANTED):
-            await self._client.fail(task.id, reason)
+            await self._client.fail(task.id, reason, traceback if self._tells_traceback else None)

@@ -15,15 +15,11 @@ from services.errors import FederationError, TaskVoid
 from services.weights import Buffer, Document, wire
 
 from .pipe import receive, send
-from .task_report import progress
+from .task_report import LearnerFailed, progress
 from .tasks import Frame
 
 CHILD = f"{__package__}.learner_process_child"
 ENDING_S = 2.0  # how long the process may take to end after SIGTERM
-
-
-class LearnerFailed(Exception):
-    """What the learner raised in its process, with the end of its traceback."""
 
 
 class LearnerProcess:
@@ -90,8 +86,10 @@ class LearnerProcess:
                 head, body = receive(child.stdout)
             except EOFError:
                 raise ChildProcessError(f"the learner's process ended with status {child.wait()}") from None
+            if "failed" in head:
+                raise LearnerFailed(*head["failed"])
             if "error" in head:
-                raise FederationError.by_name.get(head["error"], LearnerFailed)(head["detail"])
+                raise FederationError.by_name.get(head["error"], FederationError)(head["detail"])
             if "progress" not in head:
                 return head, body
             try:

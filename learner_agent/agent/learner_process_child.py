@@ -22,7 +22,7 @@ from services.weights import Buffer, wire
 
 from .factory import make_learner
 from .pipe import receive, send
-from .task_report import TaskReport, current, failure_reason
+from .task_report import LearnerFailed, TaskReport, current, reason_of, told
 from .tasks import LearnerAtWork
 from .threads import limit_threads
 
@@ -59,7 +59,7 @@ class Child:
         try:
             work = LearnerAtWork(make_learner(spec))
         except Exception as error:
-            send(self._answers, {"error": None, "detail": str(error) or repr(error)})
+            send(self._answers, {"failed": [str(error) or repr(error)]})
             return
         limit_threads()
         send(self._answers, {"ready": True})
@@ -69,11 +69,11 @@ class Child:
             self._report = PipedTaskReport(self._answers)
             current.set(self._report)
             try:
-                send(self._answers, *_done(work, head, body))
+                send(self._answers, *told(_done, work, head, body))
             except FederationError as error:
                 send(self._answers, {"error": error.name, "detail": error.detail})
-            except BaseException as error:  # sys.exit() in a learner's code too: it is the task that failed
-                send(self._answers, {"error": None, "detail": failure_reason(error)})
+            except LearnerFailed as error:
+                send(self._answers, {"failed": reason_of(error)})
 
     def _listen(self) -> None:
         """Take in calls, and the word that the present one is void."""

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-import math
-import traceback
+import os
+import sysconfig
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from math import isfinite
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, TypeVar
 
+import services
 from services import messages as m
-from services.errors import TaskVoid
+from services.errors import FederationError, TaskVoid
+from services.failures import Reason, of_error
 
-TAIL_LINES = 12  # of a traceback
+T = TypeVar("T")
+AGENT = Path(__file__).parent
+MACHINERY = tuple(f"{path}{os.sep}" for path in (AGENT, Path(services.__file__).parent))  # that calls the learner
+STANDARD = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
+LIBRARIES = ("<", f"{AGENT.parent}{os.sep}", *MACHINERY, *STANDARD)  # and where others are installed:
+INSTALLED = {"site-packages", "dist-packages"}
+
+
+class LearnerFailed(Exception):
+    """What the learner raised, as it is told: in a line, and its traceback apart. It holds nothing of the learner's."""
+
+    def __init__(self, line: str, traceback: str | None = None) -> None:
+        super().__init__(line)
+        self.traceback = traceback
 
 
 class TaskReport:
@@ -37,7 +57,7 @@ def progress(epoch: int | None = None, batch: int | None = None, loss: float | N
         return
     if report.void is not None:
         raise TaskVoid(report.void)
-    finite = None if loss is None or not math.isfinite(loss) else float(loss)
+    finite = None if loss is None or not isfinite(loss) else float(loss)
     report.tell(m.Progress(epoch=_whole(epoch), batch=_whole(batch), loss=finite))
 
 
@@ -45,7 +65,46 @@ def _whole(number: int | None) -> int | None:
     return None if number is None else int(number)  # numpy's integers too
 
 
-def failure_reason(error: BaseException) -> str:
-    """The message and the end of the traceback, as a failure is reported."""
-    lines = "".join(traceback.format_exception(error)).strip().splitlines()
-    return "\n".join(lines[-TAIL_LINES:])
+def told(call: Callable[..., T], *arguments: Any) -> T:
+    """Call what runs the learner's own code. What that raises, sys.exit() too, is told here, in its thread; here its
+    frames end, with the data in them."""
+    try:
+        return call(*arguments)
+    except (FederationError, LearnerFailed):
+        raise
+    except BaseException as error:
+        reason = reason_of(error)
+    raise LearnerFailed(*reason)
+
+
+def reason_of(error: BaseException) -> Reason:
+    """Why a task failed. The traceback begins where the agent called the learner."""
+    if isinstance(error, LearnerFailed):
+        return Reason(str(error), error.traceback)
+    beyond = [one for one in _steps(error.__traceback__) if not one.tb_frame.f_code.co_filename.startswith(MACHINERY)]
+    return of_error(error, beyond[0] if beyond else None, _place([(one.tb_frame, one.tb_lineno) for one in beyond]))
+
+
+def _place(frames: list[tuple[FrameType, int]]) -> str:
+    """Where the learner's own code called what failed: its innermost frame. A learner that is installed as a library
+    counts as its own code."""
+    own = [one for one in frames if not _is_library(one[0].f_code.co_filename)]
+    own = own or [one for one in frames if _package(one[0]) == _package(frames[0][0])]
+    if not own:
+        return ""
+    frame, line = own[-1]
+    return f"{Path(frame.f_code.co_filename).name}:{line} in {frame.f_code.co_name}"
+
+
+def _steps(trace: TracebackType | None) -> Iterator[TracebackType]:
+    while trace is not None:
+        yield trace
+        trace = trace.tb_next
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(LIBRARIES) or not INSTALLED.isdisjoint(Path(file).parts)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..aggregation import Aggregator, arrivals
 from ..scheduling import Pending, wait_text
-from .offers import Offers, last_line
+from .offers import Offers
 from .roster import Member, Roster
 from .rounds import Assignment, RoundState
 from .run import RunState
@@ -110,7 +110,7 @@ class Streaming:
         stream = run.stream
         if any(one.state == "aggregating" for one in run.open):
             return False
-        failures = "; ".join(f"{task.learner}: {last_line(task.reason)}" for task in stream.ended[-3:])
+        failures = "; ".join(f"{task.learner}: {task.reason}" for task in stream.ended[-3:])
         told = f" ({failures})" if failures else ""
         if now >= run.stream.since + run.config.schedule.round_deadline_s:
             why = f"no community model came about within {run.config.schedule.round_deadline_s:g} s{told}"

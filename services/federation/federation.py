@@ -16,6 +16,7 @@ from .. import messages as m
 from ..aggregation import State
 from ..config import canonical, check_plain, resolve
 from ..errors import FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid
+from ..failures import one_line, split
 from ..scheduling import streams
 from ..transforms import first_bounds, next_bounds
 from . import health
@@ -172,14 +173,13 @@ class Federation:
     def accept(self, task_id: str, outcome: Outcome, now: float) -> tuple[m.Receipt, bool]:
         """Take a checked result. Returns its receipt, and whether it was taken now (False: a replay, in any phase)."""
         task = self.check(task_id, None)
-        kept, shortened = outcome, False
+        kept, shortened, allowance = outcome, False, self.runs[task.run_id].allowance
         if task.state == "offered":
-            kept, shortened = self.runs[task.run_id].allowance.keep(task.learner_id, outcome)
+            kept, shortened = allowance.keep(task.learner_id, outcome)
         taken = self.offers.accept(task, kept, now)
         if taken:
             if shortened:
-                where: Any = {"run": task.run_id, "round_number": task.round, "learner": task.learner}
-                self.journal.emit(now, "result-shortened", self.runs[task.run_id].allowance.used_up(task), **where)
+                self.offers.tell_shortened(task, allowance, now)
             if member := self.roster.find(task.learner_id):
                 self._seen(member.id, now)
                 if task.kind == "train" and health.clear(member):
@@ -196,7 +196,7 @@ class Federation:
         if not health.note_refused(member, task_id, why):
             return
         self.changes.members.add(member.id)
-        reason = health.shortened(why)
+        reason = one_line(why)
         text, data = f"{member.name}'s update was refused: {reason}", {"task": task.id, "reason": reason}
         self.journal.emit(
             now, "update-refused", text, run=task.run_id, round_number=task.round, learner=member.name, data=data
@@ -210,11 +210,11 @@ class Federation:
             self.offers.void_all(member.id, None, f"the learner is put aside: {member.aside}", now)
             self._move_on(now)
 
-    def fail(self, task_id: str, learner_id: str | None, error: str, now: float) -> None:
+    def fail(self, task_id: str, learner_id: str | None, error: str, now: float, traceback: str | None = None) -> None:
         """A learner could not do a task. Told twice, or after its result: nothing changes."""
         task = self.offers.get(task_id, learner_id)
         if task.state == "offered":
-            self.offers.give_up(task, "failed", error.strip() or "no reason given", now)
+            self.offers.fail(task, split(error, traceback), self.runs[task.run_id].allowance, now)
             self._move_on(now)
         elif task.state == "void":
             self.check(task_id, learner_id)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ..failures import one_line
 from .roster import Member
 
 REFUSED_ROUNDS = 3  # in a row, after which a learner is put aside
-SHOWN = 300  # characters of why an update was refused
 
 Health = Literal["ok", "failing", "aside"]
 
@@ -29,7 +29,7 @@ def note_refused(member: Member, task_id: str, why: str) -> bool:
         return False
     member.refused, member.refused_task = member.refused + 1, task_id
     if member.refused >= REFUSED_ROUNDS and member.aside is None:
-        member.aside = f"its updates were refused in {member.refused} rounds in a row, the last one: {shortened(why)}"
+        member.aside = f"its updates were refused in {member.refused} rounds in a row, the last one: {one_line(why)}"
     return True
 
 
@@ -38,8 +38,3 @@ def clear(member: Member) -> bool:
     known = bool(member.refused) or member.aside is not None
     member.refused, member.refused_task, member.aside = 0, "", None
     return known
-
-
-def shortened(why: str) -> str:
-    """A reason of a bounded length: it may quote what a learner sent."""
-    return why if len(why) <= SHOWN else f"{why[: SHOWN - 1]}…"

@@ -9,7 +9,9 @@ from typing import Literal
 from .. import messages as m
 from ..config import Encoding
 from ..errors import DifferentBody, Forbidden, RoundClosed, TaskVoid, UnknownTask
+from ..failures import Reason
 from ..weights import PLAIN
+from .allowance import Allowance
 from .journal import Journal
 from .roster import Member, Roster
 from .rounds import Assignment, ModelInfo, Outcome
@@ -102,8 +104,18 @@ class Offers:
         task.state, task.reason, task.done_at = state, reason, now
         self._close(task)
         if state == "failed":
-            text = f"{task.learner} could not {task.kind}: {last_line(reason)}"
-            self._emit(now, "task-failed", text, task, reason=reason)
+            self._emit(now, "task-failed", f"{task.learner} could not {task.kind}: {reason}", task, reason=reason)
+
+    def fail(self, task: Assignment, reason: Reason, allowance: Allowance, now: float) -> None:
+        """The learner failed, and says why."""
+        task.traceback, first_lost = allowance.keep_traceback(task.learner_id, reason.traceback)
+        self.give_up(task, "failed", reason.line, now)
+        if first_lost:
+            self.tell_shortened(task, allowance, now)
+
+    def tell_shortened(self, task: Assignment, allowance: Allowance, now: float) -> None:
+        """From now on less is kept of what the learner of a task tells."""
+        self._emit(now, "result-shortened", allowance.used_up(task), task)
 
     def void_all(self, learner_id: str | None, run_id: str | None, reason: str, now: float) -> None:
         """Void the open tasks of a learner, or of a run."""
@@ -177,18 +189,11 @@ def refuse_if_closed(task: Assignment, current_round: int) -> None:
     if task.state in ("offered", "accepted"):
         return
     if task.void_as == "stale":
-        raise RoundClosed(
-            f"this result is too late: {last_line(task.reason)}", round=task.round, current_round=current_round
-        )
+        raise RoundClosed(f"this result is too late: {task.reason}", round=task.round, current_round=current_round)
     if task.void_as == "round-closed":
         raise RoundClosed(
             f"round {task.round} closed without this result; the run is at round {current_round}",
             round=task.round,
             current_round=current_round,
         )
-    raise TaskVoid(f"task {task.id} is no longer wanted: {last_line(task.reason)}", id=task.id)
-
-
-def last_line(reason: str | None) -> str:
-    """The last line of a reason, which may end in a traceback."""
-    return (reason or "").strip().rpartition("\n")[2]
+    raise TaskVoid(f"task {task.id} is no longer wanted: {task.reason}", id=task.id)

@@ -57,7 +57,8 @@ class Assignment:
     offered_at: float
     deadline: float
     state: Literal["offered", "accepted", "failed", "void"] = "offered"
-    reason: str | None = None
+    reason: str | None = None  # one line
+    traceback: str | None = None  # of its failure, as far as its learner may tell more
     void_as: Literal["round-closed", "stale", "task-void"] = "task-void"
     num_local_updates: int | None = None  # its step budget
     bytes_down: int = 0  # of its model, as often as it was sent
@@ -104,6 +105,7 @@ class Assignment:
             learner=self.learner,
             state=self.state,
             reason=self.reason,
+            traceback=self.traceback,
             factor=done.factor if done else None,
             metadata=dict(done.metadata) if done else {},
             transforms=list(done.transforms) if done else [],

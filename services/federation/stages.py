@@ -14,12 +14,13 @@ from ..scheduling import Fail, Pending, RoundView, SemiSynchronous, Wait, budget
 from ..selection import draw_count, draw_order, in_order, target_count
 from .asynchronous import Streaming
 from .journal import Journal
-from .offers import Offers, last_line
+from .offers import Offers
 from .roster import Member, Roster
 from .rounds import Assignment, RoundState
 from .run import RunState
 
 NAMED_ASIDE = 5  # learners that are named while others are waited for
+NAMED_FAILED = 10  # learners whose reasons are in that of the run
 
 
 class Stages:
@@ -176,7 +177,8 @@ class Stages:
                 deadline = now + run.config.schedule.round_deadline_s
                 run.initial.append(self._offers.offer(run.id, 0, "init", member, None, now, deadline))
                 return
-        tried = "; ".join(f"{task.learner}: {last_line(task.reason)}" for task in run.initial)
+        named = [f"{task.learner}: {task.reason}" for task in run.initial[:NAMED_FAILED]]
+        tried = "; ".join(named + ["…"] * (len(run.initial) > NAMED_FAILED))
         reason = f"no learner gave initial weights ({tried or 'none of them does init tasks'})"
         self.end(run, "failed", reason, "failure", now)
 

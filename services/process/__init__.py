@@ -1,5 +1,5 @@
 """What every process of the system takes from its machine: what its environment names, files of its user alone,
-threads, the garbage collector, and what a terminal may be shown.
+threads, its log, the garbage collector, and what a terminal may be shown.
 
 The edge of the domain: the only room besides `rest`, `store` and `state` in which it touches the world.
 """
@@ -7,8 +7,9 @@ The edge of the domain: the only room besides `rest`, `store` and `state` in whi
 from .environment import code_named, secret, secret_of_file, switched_on
 from .failpoints import reach
 from .garbage import collect_seldom, freeze
+from .log import start_log
 from .private_files import NotPrivate, check_private, make_private_folder, open_private
-from .terminal import plain, plain_entry, plain_line
+from .terminal import plain, plain_line
 from .worker import Workers
 
 __all__ = [
@@ -21,10 +22,10 @@ __all__ = [
     "make_private_folder",
     "open_private",
     "plain",
-    "plain_entry",
     "plain_line",
     "reach",
     "secret",
     "secret_of_file",
+    "start_log",
     "switched_on",
 ]

@@ -21,7 +21,8 @@ import tenacity
 from pydantic import BaseModel
 
 from .. import messages as m
-from ..errors import FederationError, NotOfThisContract, UnexpectedAnswer, Unreachable, UploadOffset
+from ..errors import FederationError, InvalidRequest, NotOfThisContract, UnexpectedAnswer, Unreachable, UploadOffset
+from ..failures import bounded, one_line
 from ..weights import MEDIA_TYPE, Buffer
 from . import exchange as transfer
 from .backoff import FullJitter, is_passing
@@ -152,9 +153,14 @@ class Client:
         """The result of an `evaluate` task."""
         return await self._json(m.Receipt, "PUT", task.result.url, result)
 
-    async def fail(self, task_id: str, error: str) -> None:
-        """The learner could not do the task."""
-        await self._send("POST", f"v1/tasks/{task_id}/failure", m.Failure(error=error[-20000:]))
+    async def fail(self, task_id: str, error: str, traceback: str | None = None) -> None:
+        """The learner could not do the task: why in one line, and the traceback, which controllers of 0.1 refuse."""
+        path, alone = f"v1/tasks/{task_id}/failure", m.Failure(error=one_line(error))
+        if traceback is not None:
+            with contextlib.suppress(InvalidRequest):
+                await self._send("POST", path, alone.model_copy(update={"traceback": bounded(traceback)}))
+                return
+        await self._send("POST", path, alone)
 
     # ---- runs
     async def start_run(self, config: Mapping[str, Any]) -> m.Run:

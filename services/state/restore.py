@@ -10,6 +10,7 @@ import msgspec
 
 from ..config import canonical, stored
 from ..errors import FederationError
+from ..failures import split
 from ..federation import Assignment, Federation, Member, RoundState, RunState, plan, take_newest
 from ..messages import Learner
 from ..scheduling import streams
@@ -59,7 +60,7 @@ class _Reading:
         if len(rows["run"]) != 1:
             raise ValueError(f"run {run_id} has rows, but none of its own")
         self._row: Mapping[str, Any] = rows["run"][0]
-        self._tasks = {one.id: one for one in (Assignment(**TASK.load(row)) for row in rows["task"])}
+        self._tasks = {one.id: one for one in map(_task, rows["task"])}
 
     def run(self) -> tuple[RunState, tuple[str | None, str]]:
         """The run, and the idempotency key and fingerprint with which it was started."""
@@ -111,3 +112,10 @@ class _Reading:
 
     def _listed(self, ids: Iterable[str]) -> list[Assignment]:
         return [self._tasks[one] for one in ids]
+
+
+def _task(row: Mapping[str, Any]) -> Assignment:
+    task = Assignment(**TASK.load(row))
+    if task.state == "failed" and task.reason:  # 0.1 kept all that a learner told in one
+        task.reason, task.traceback = split(task.reason, task.traceback)
+    return task

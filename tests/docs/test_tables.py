@@ -24,7 +24,7 @@ from controller_api.transport import protocol as zero_copy
 from controller_api.transport import receiver as receiving
 from controller_api.transport import uploads
 from driver_cli.main import app as metis
-from services import errors, schedules
+from services import errors, failures, schedules
 from services.aggregation import RULES
 from services.algorithms import ALGORITHMS
 from services.config import RunConfig, resolve
@@ -266,6 +266,8 @@ def test_limits() -> None:
     assert shown["JSON of a heartbeat"] == f"{gate.HEARTBEAT_BYTES >> 10} KiB"
     assert shown["JSON of scores, or of a failure"] == f"{gate.SCORES_BYTES >> 10} KiB"
     assert gate.SCORES_BYTES == gate.FAILURE_BYTES
+    assert shown["line that says why a task failed"] == f"{failures.LINE} characters"
+    assert shown["traceback of a failure"] == f"{failures.TRACEBACK:,} characters"
     assert shown["metrics, and metadata, of an update"] == f"{wire.MAX_TOLD_BYTES >> 10} KiB each"
     assert shown["tensors of a model"] == f"{wire.MAX_TENSORS:,}"
     assert shown["models put and not used by a run"] == str(uploaded.UPLOADED_KEPT)

@@ -85,11 +85,11 @@ class Fleet:
         assert self.give(task, **metrics)[1]
         return task
 
-    def fail(self, name: str, error: str = "out of memory") -> Assignment:
+    def fail(self, name: str, error: str = "out of memory", traceback: str | None = None) -> Assignment:
         """The learner cannot do the task that it must have."""
         task = self.poll(name)
         assert task is not None
-        self.federation.fail(task.id, self.ids[name], error, self.now)
+        self.federation.fail(task.id, self.ids[name], error, self.now, traceback)
         return task
 
     # ---- runs

@@ -68,7 +68,7 @@ async def post_failure(request: Request) -> Response:
         failure = m.Failure.model_validate_json(await request.body())
     except ValidationError as error:
         raise from_validation(error) from error
-    await runtime.fail_task(task_id, learner, failure.error)
+    await runtime.fail_task(task_id, learner, failure.error, failure.traceback)
     return Response(status_code=204)
 
 

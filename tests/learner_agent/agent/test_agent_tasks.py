@@ -101,7 +101,7 @@ async def test_a_proxy_that_misses_its_controller_costs_no_training(controller: 
 
 # ---- failures
 async def test_a_failing_train_is_reported_and_the_learner_goes_on(controller: InProcess, line: Line) -> None:
-    """Message and end of the traceback; the round closes with the other's update, and the next has both again."""
+    """In a line, its traceback in the results; the round closes with the other's update, the next has both again."""
 
     def fails_at_first(config: dict[str, Any]) -> None:
         if config["round"] == 1:
@@ -110,9 +110,10 @@ async def test_a_failing_train_is_reported_and_the_learner_goes_on(controller: I
     async with running(agent_of(AddsOne(during=fails_at_first), line), agent_of(AddsOne(), line, "bert")):
         results = await run_to_end(controller, {"min_learners": 2, "termination": {"federation_rounds": 2}})
     assert [one.completed for one in results.rounds] == [["bert"], ["anna", "bert"]]
-    reason = results.rounds[0].failed["anna"]
-    assert reason.splitlines()[-1] == "ValueError: the rows of shard 7 are gone"
-    assert "in fails_at_first" in reason
+    (task,) = [task for task in results.tasks if task.state == "failed"]
+    assert results.rounds[0].failed == {"anna": task.reason}
+    assert (task.reason or "").startswith("ValueError: the rows of shard 7 are gone (test_agent_tasks.py:")
+    assert (task.traceback or "").splitlines()[-1] == "ValueError: the rows of shard 7 are gone"
 
 
 async def test_a_failing_evaluate_is_reported_too(controller: InProcess, line: Line) -> None:
@@ -126,9 +127,9 @@ async def test_a_failing_evaluate_is_reported_too(controller: InProcess, line: L
         results = await run_to_end(controller, ONE_ROUND)
     assert results.run.state == "completed"
     assert results.rounds[0].evaluation_metrics.learners == {}
-    reason = next(task.reason for task in results.tasks if task.kind == "evaluate")
-    assert reason is not None
-    assert reason.splitlines()[-1] == "RuntimeError: no test rows"
+    task = next(task for task in results.tasks if task.kind == "evaluate")
+    assert (task.reason or "").startswith("RuntimeError: no test rows (test_agent_tasks.py:")
+    assert (task.traceback or "").endswith("RuntimeError: no test rows")
 
 
 async def test_what_train_may_not_return_is_reported_in_a_line(controller: InProcess, line: Line) -> None:

@@ -1,4 +1,4 @@
-"""`progress()`, and the tail of a traceback."""
+"""`progress()`: how far a task is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from learner_agent import progress
-from learner_agent.agent.task_report import TAIL_LINES, TaskReport, current, failure_reason
+from learner_agent.agent.task_report import TaskReport, current
 from services import messages as m
 from services.errors import TaskVoid
 
@@ -56,19 +56,3 @@ def test_progress_raises_when_the_task_is_void(report: TaskReport) -> None:
     with pytest.raises(TaskVoid, match="the round has closed"):
         progress(epoch=1)
     assert report.latest is None
-
-
-def test_a_tail_ends_with_the_message() -> None:
-    """At most so many lines, the last ones."""
-
-    def deep(level: int) -> None:
-        if level:
-            deep(level - 1)
-        else:
-            raise ValueError("no such layer")
-
-    with pytest.raises(ValueError, match="no such layer") as raised:
-        deep(30)
-    lines = failure_reason(raised.value).splitlines()
-    assert lines[-1] == "ValueError: no such layer"
-    assert len(lines) == TAIL_LINES

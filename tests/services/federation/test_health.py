@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from services import messages as m
+from services.failures import LINE
 from services.federation import Federation
-from services.federation.health import REFUSED_ROUNDS, SHOWN
+from services.federation.health import REFUSED_ROUNDS
 from services.state import Recorder, restore
 from tests.services.fleet import EPOCH, Fleet
 
@@ -165,5 +166,5 @@ def test_reasons_are_bounded() -> None:
         fleet.do("a")
         fleet.do("b")
         fleet.aggregate()
-    assert len(health(fleet, "c")[1] or "") < SHOWN + 100
-    assert all(len(event.text) < SHOWN + 300 for event in fleet.events())
+    assert len(health(fleet, "c")[1] or "") < LINE + 100
+    assert all(len(event.text) < LINE + 300 for event in fleet.events())

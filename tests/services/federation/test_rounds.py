@@ -93,13 +93,14 @@ def test_below_the_quorum_the_round_fails_with_a_reason() -> None:
 
 
 def test_failures_below_the_quorum_fail_the_round_at_once_with_their_reasons() -> None:
-    """When nobody is left who could report, nothing is waited for; the last line of an error is told in the log."""
+    """When nobody is left who could report, nothing is waited for; log and reason hold the line of an error that says
+    what it was."""
     fleet = Fleet("a", "b")
     run = fleet.train(schedule={"min_updates": 2})
     fleet.do("a")
     fleet.events()
     fleet.fail("b", "Traceback\nMemoryError: 8 GB")
-    assert run.reason == "round 1 failed: nobody left: 1 updates, at least 2 needed (b: Traceback\nMemoryError: 8 GB)"
+    assert run.reason == "round 1 failed: nobody left: 1 updates, at least 2 needed (b: MemoryError: 8 GB)"
     assert "b could not train: MemoryError: 8 GB" in [event.text for event in fleet.events()]
 
 

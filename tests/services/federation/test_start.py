@@ -122,6 +122,18 @@ def test_when_nobody_gives_weights_the_run_fails_with_every_reason() -> None:
     assert (run.state, run.reason) == ("failed", f"no learner gave initial weights ({told})")
 
 
+def test_of_many_that_give_no_weights_the_first_are_named() -> None:
+    """A run's reason does not grow with the federation."""
+    fleet = Fleet(*(f"learner-{number:03}" for number in range(40)))
+    run = fleet.start()
+    while not run.over:
+        fleet.fail(asked(fleet)[0], "x" * 20_000)
+    assert run.reason is not None
+    assert run.reason.count("learner-") == 10
+    assert run.reason.endswith("; …)")
+    assert len(run.reason) < 3300
+
+
 def test_learners_that_do_no_init_are_not_asked() -> None:
     """When none of them does, the run fails and says so."""
     fleet = Fleet()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controller_api.http.routes import tasks as hot
+from services.failures import TRACEBACK
 from tests.conftest import InProcess, until
 from tests.controller_api.driving import Member, begin, join, problem
 
@@ -27,9 +28,9 @@ async def beat(member: Member, **body: Any) -> Any:
     return await member.call("POST", f"{member.path}/heartbeat", json=body)
 
 
-async def fail(member: Member, task: dict[str, Any], error: str = "no memory") -> Any:
+async def fail(member: Member, task: dict[str, Any], error: str = "no memory", **more: Any) -> Any:
     """Report that a task could not be done."""
-    return await member.call("POST", f"/v1/tasks/{task['id']}/failure", json={"error": error})
+    return await member.call("POST", f"/v1/tasks/{task['id']}/failure", json={"error": error, **more})
 
 
 async def test_without_a_task_the_answer_is_204(controller: InProcess) -> None:
@@ -204,7 +205,25 @@ async def test_the_round_goes_on_without_a_learner_that_failed(controller: InPro
     assert (await ben.task())["kind"] == "evaluate"
     (one,) = (await controller.http.get("/v1/runs/current/rounds")).json()
     assert one["completed"] == ["ben"]
-    assert one["failed"] == {"anna": "Traceback …\nMemoryError: no memory"}
+    assert one["failed"] == {"anna": "MemoryError: no memory"}
+
+
+async def test_a_traceback_is_in_the_results_alone(controller: InProcess) -> None:
+    """Rounds, events and the run's reason show the line; one that is longer than its limit is 422 and nothing."""
+    (anna,) = await begin(controller.http, "anna")
+    task = await anna.task()
+    trace = "Traceback (most recent call last):\n  …\nMemoryError: no memory"
+    problem(await fail(anna, task, "MemoryError", traceback="x" * (TRACEBACK + 1)), 422, "invalid-request")
+    assert (await fail(anna, task, "MemoryError: no memory (a.py:3 in train)", traceback=trace)).status_code == 204
+    found = {path: (await controller.http.get(f"/v1/runs/latest{path}")).json() for path in ("", "/rounds", "/results")}
+    told = [one for one in found["/results"]["tasks"] if one["state"] == "failed"]
+    assert [(one["reason"], one["traceback"]) for one in told] == [("MemoryError: no memory (a.py:3 in train)", trace)]
+    assert "anna: MemoryError: no memory (a.py:3 in train)" in found[""]["reason"]
+    log = controller.app.state.runtime.events.after(0)
+    (failed,) = [one for one in log if one.kind == "task-failed"]
+    assert failed.data["reason"] == "MemoryError: no memory (a.py:3 in train)"
+    shown = [found[""], found["/rounds"], *(one._asdict() for one in log)]
+    assert "Traceback" not in repr(shown)
 
 
 async def test_a_run_in_which_all_fail_ends_with_their_reasons(controller: InProcess) -> None:
