@@ -20,6 +20,7 @@ from services.errors import (
     FederationError,
     FederationOver,
     NameTaken,
+    ProxyRefused,
     TaskVoid,
     Unauthenticated,
     UnknownLearner,
@@ -269,5 +270,9 @@ class Agent:
 
     async def _report_failure(self, task: m.Task, reason: str) -> None:
         log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason.rpartition("\n")[2])
-        with contextlib.suppress(*NOT_WANTED):
-            await self._client.fail(task.id, reason)
+        try:
+            with contextlib.suppress(*NOT_WANTED):
+                await self._client.fail(task.id, reason)
+        except ProxyRefused as error:  # the task is still on offer
+            log.warning("the failure could not be reported", why=error.detail)
+            await self._dropped(task)
