@@ -25,6 +25,7 @@ from services.errors import ProxyRefused
 from services.rest import Client
 from services.weights import wire
 from tests.conftest import Process, Served, free_port, until
+from tests.docs.pages import all_fences
 from tests.e2e.adding_learner import Adds
 from tests.faults.federation import retry_quickly
 from tests.faults.gateway import NAME, Call, Gateway, Judge, Page
@@ -365,6 +366,11 @@ class Nginx:
 
     def serve(self, *lines: str) -> None:
         """Start it with these lines in the location, or have it take them from now on."""
+        proxied = "proxy_pass http://127.0.0.1:8080/; proxy_http_version 1.1; proxy_set_header Connection '';"
+        self.locate(f"location /federation/ {{ {proxied} {' '.join(lines)} }}")
+
+    def locate(self, location: str) -> None:
+        """The same with a whole location, to a controller on port 8080."""
         (self.folder / "nginx.conf").write_text(
             f"""
 {"user root root;" if os.getuid() == 0 else ""} daemon off; worker_processes 1;
@@ -377,12 +383,7 @@ http {{
     fastcgi_temp_path {self.folder}/f; uwsgi_temp_path {self.folder}/u; scgi_temp_path {self.folder}/s;
     server {{
         listen 127.0.0.1:{self.port};
-        location /federation/ {{
-            proxy_pass http://127.0.0.1:{self.target}/;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            {" ".join(lines)}
-        }}
+        {location.replace(":8080/", f":{self.target}/")}
     }}
 }}
 """
@@ -445,6 +446,22 @@ async def test_a_round_through_nginx_in_parts(
     assert (model == 2 * MEAN).all()
     assert nginx.answers("PUT", 413) == 2
     assert nginx.answers("PATCH", 413) == 4
+    assert all(one.child.poll() is None for one in learners)
+
+
+async def test_nginx_as_the_page_says(start: Callable[..., Process], served: Served, nginx: Nginx) -> None:
+    """docs/deploying.md: results go up whole, models come down whole, and events come as they happen."""
+    (location,) = [one.body for one in all_fences() if one.language == "nginx"]
+    nginx.locate(location)
+    learners = processes(start, nginx.url)
+    async with Client(nginx.url) as operator:
+        events = asyncio.create_task(anext(operator.events(0)))
+        await operator.start_run(RUN)
+        assert (await asyncio.wait_for(events, 20)).id == 1
+        assert (await over(operator)).run.state == "completed"
+        assert (wire.decode(await operator.run_model()).arrays[0] == 2 * MEAN).all()
+    assert nginx.answers("PUT", 201) == 5
+    assert "PATCH" not in (nginx.folder / "access.log").read_text()
     assert all(one.child.poll() is None for one in learners)
 
 
