@@ -455,7 +455,7 @@ async def test_nginx_as_the_page_says(start: Callable[..., Process], served: Ser
     nginx.locate(location)
     learners = processes(start, nginx.url)
     async with Client(nginx.url) as operator:
-        events = asyncio.create_task(anext(operator.events(0)))
+        events = asyncio.ensure_future(anext(operator.events(0)))
         await operator.start_run(RUN)
         assert (await asyncio.wait_for(events, 20)).id == 1
         assert (await over(operator)).run.state == "completed"
