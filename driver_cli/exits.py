@@ -32,12 +32,15 @@ STATUS: Final[dict[type[errors.FederationError], int]] = {
     errors.Forbidden: USAGE,
     errors.Unreachable: UNREACHABLE,
     errors.UnexpectedAnswer: UNREACHABLE,
+    errors.ProxyRefused: FAILED,
     errors.Unavailable: UNREACHABLE,
 }
 
 NEXT: Final[dict[type[errors.FederationError], str]] = {
     errors.Unreachable: "start it with `metis-controller`, or name another: --controller URL, METIS_CONTROLLER_URL",
     errors.UnexpectedAnswer: "check --controller (METIS_CONTROLLER_URL)",
+    errors.ProxyUnavailable: "",  # these two say it themselves
+    errors.ProxyRefused: "",
     errors.Unauthenticated: "give the operator's token with --token-file FILE, or in METIS_TOKEN",
     errors.Forbidden: "this needs the operator's token: --token-file FILE, or METIS_TOKEN",
     errors.RunActive: "`metis watch` follows it, `metis run --attach` takes it over, `metis stop` ends it",

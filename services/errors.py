@@ -40,7 +40,9 @@ FederationError
 ├── AggregationFailed              the updates of a round could not be combined
 ├── Unreachable                    no connection to the controller
 └── UnexpectedAnswer               an answer that is not of this contract (a proxy's page, say)
-    └── NotOfThisContract          a definite one, of something else than a controller: repeating does not help
+    ├── NotOfThisContract          a definite one, of something else than a controller: repeating does not help
+    ├── ProxyUnavailable           a proxy says that it cannot at the moment: the controller may be away behind it
+    └── ProxyRefused               a proxy refuses this again and again, while the controller answers other calls
 
 Each class has a `name` (the last part of its problem type `/errors/<name>`), made from the class's own name, a
 `title`, and says whether the same call may succeed later (`retryable`). `detail` is a sentence for people, `values`
@@ -200,3 +202,9 @@ class UnexpectedAnswer(FederationError, title="An answer that is not of this con
 
 
 class NotOfThisContract(UnexpectedAnswer, title="This is not a controller's answer"): ...
+
+
+class ProxyUnavailable(UnexpectedAnswer, title="A proxy cannot pass this on now", retryable=True): ...
+
+
+class ProxyRefused(UnexpectedAnswer, title="A proxy in between refuses this"): ...

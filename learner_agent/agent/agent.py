@@ -20,6 +20,7 @@ from services.errors import (
     FederationError,
     FederationOver,
     NameTaken,
+    ProxyRefused,
     TaskVoid,
     Unauthenticated,
     UnknownLearner,
@@ -275,5 +276,9 @@ class Agent:
 
     async def _report_failure(self, task: m.Task, reason: str, traceback: str | None = None) -> None:
         log.warning("reporting a failure", kind=task.kind, round=task.round, reason=reason)
-        with contextlib.suppress(*NOT_WANTED):
-            await self._client.fail(task.id, reason, traceback if self._tells_traceback else None)
+        try:
+            with contextlib.suppress(*NOT_WANTED):
+                await self._client.fail(task.id, reason, traceback if self._tells_traceback else None)
+        except ProxyRefused as error:  # the task is still on offer
+            log.warning("the failure could not be reported", why=error.detail)
+            await self._dropped(task)

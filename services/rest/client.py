@@ -1,7 +1,9 @@
 """The client of the HTTP contract, one method a call. What the controller refuses is raised as the class it raised.
 
 Calls that fail for a passing reason (no connection, 429, 503, a cut body) are repeated with full jitter until
-`patience_s` runs out; every call of the contract may be repeated. The token is sent to the controller's origin only.
+`patience_s` runs out; every call of the contract may be repeated. One that a proxy in between refuses, while the
+controller behind it answers others, is given up after a few times (ProxyRefused). The token is sent to the controller's
+origin only.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import ssl
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -21,19 +24,30 @@ import tenacity
 from pydantic import BaseModel
 
 from .. import messages as m
-from ..errors import FederationError, InvalidRequest, NotOfThisContract, UnexpectedAnswer, Unreachable, UploadOffset
+from ..errors import (
+    FederationError,
+    InvalidRequest,
+    NotOfThisContract,
+    ProxyRefused,
+    ProxyUnavailable,
+    UnexpectedAnswer,
+    Unreachable,
+)
 from ..failures import bounded, one_line
 from ..weights import MEDIA_TYPE, Buffer
 from . import exchange as transfer
 from .backoff import FullJitter, is_passing
 from .direct import Direct, NotPlain
-from .exchange import Answer, Download, Request, Transport, is_plain, join, origin, raise_problem
+from .exchange import Answer, Download, Request, Transport, check, foreign, is_own, is_plain, join, origin
 from .stock import Stock, timeouts
+from .upload import Passage, Upload
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
-RESUMED = 1 << 20  # bytes: a smaller upload is sent again as a whole
 POLL_MARGIN_S = 10.0  # how much longer than `wait` a long poll may take
+REFUSALS = 3  # of a call by a proxy: then it is given up
+PASSING_REFUSALS = 8  # the same, of the kind that says "not now"
+EVENT_STREAM = "text/event-stream"
 
 
 class Client:
@@ -58,6 +72,8 @@ class Client:
         self._on_answer = on_answer
         self._on_retry = on_retry
         self._met = False  # the controller, at this address
+        self._heard = 0  # answers of the controller's own
+        self._passage = Passage()
         verify: ssl.SSLContext | bool = (
             ssl.create_default_context(cafile=root_certificate) if root_certificate else url.startswith("https:")
         )
@@ -84,7 +100,7 @@ class Client:
         An enrolment that is begun again, by the next process say, gives the same learner under the same `key`.
         """
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
-        return _parse(m.Learner, await self._send("POST", "v1/learners", request, headers=headers))
+        return _parse(m.Learner, await self._send("POST", "v1/learners", request, headers=headers, bounded=False))
 
     async def leave(self, learner_id: str) -> None:
         """Leave the federation for good."""
@@ -105,7 +121,7 @@ class Client:
     async def next_task(self, learner_id: str, wait_s: float = 30.0) -> m.Task | None:
         """The learner's task, waiting up to `wait_s` seconds for one. Its urls come back absolute."""
         path = f"v1/learners/{learner_id}/task?wait={wait_s:g}"
-        answer = await self._send("GET", path, limit_s=wait_s + POLL_MARGIN_S)
+        answer = await self._send("GET", path, limit_s=wait_s + POLL_MARGIN_S, bounded=False)
         if answer.status == 204:
             return None
         task = _parse(m.Task, answer)
@@ -220,24 +236,29 @@ class Client:
     async def _open_events(self, last: int | None) -> httpx.Response:
         """A stream that has begun."""
         url = join(self.base, "v1/events")
-        headers = {**self._credential(url), "Accept": "text/event-stream"}
+        headers = {**self._credential(url), "Accept": EVENT_STREAM}
         if last is not None:
             headers["Last-Event-ID"] = str(last)
         request = self._stock.http.build_request("GET", url, headers=headers, timeout=timeouts(45.0))
         try:
             response = await self._stock.http.send(request, stream=True)
+            named = {name.lower(): value for name, value in response.headers.items()}
+            answer = Answer(Request("GET", url), response.status_code, named, b"")
             if response.status_code != 200:
-                named = {name.lower(): value for name, value in response.headers.items()}
-                raise_problem(Answer(Request("GET", url), response.status_code, named, await response.aread()))
+                check(replace(answer, body=await response.aread()), self._met)
+            if answer.media_type != EVENT_STREAM:
+                await response.aclose()
+                raise foreign(answer, self._met)
         except httpx.HTTPError as error:
             raise Unreachable(f"no answer from {self.base}: {error or type(error).__name__}", url=self.base) from error
         return response
 
     # ---- how calls are made
-    async def _repeat(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _repeat(self, call: Callable[[], Awaitable[T]], bounded: bool = True) -> T:
         """Make a call until it succeeds, fails for good, or the patience is over."""
+        attempt = self._bounded(call) if bounded else call
         try:
-            return await call()
+            return await attempt()
         except FederationError as error:
             if not self._is_passing(error) or self.patience_s == 0:
                 raise
@@ -249,10 +270,36 @@ class Client:
             reraise=True,
         )
 
-        async def attempt() -> T:  # tenacity awaits what it sees to be a coroutine function: a lambda is not
-            return await call()
+        async def again() -> T:  # tenacity awaits what it sees to be a coroutine function: a lambda is not
+            return await attempt()
 
-        return await attempts(attempt)
+        return await attempts(again)
+
+    def _bounded(self, call: Callable[[], Awaitable[T]]) -> Callable[[], Awaitable[T]]:
+        """The call, to be repeated; raises ProxyRefused once a proxy has refused it too often."""
+        refusals, heard = 0, self._heard
+
+        async def attempt() -> T:
+            nonlocal refusals, heard
+            try:
+                return await call()
+            except (NotOfThisContract, ProxyUnavailable) as error:
+                too_long = error.values["status"] == 413  # and will be so again
+                if not too_long and await self._answers_others(heard):
+                    refusals += 1
+                heard = self._heard
+                if not too_long and refusals < (PASSING_REFUSALS if error.retryable else REFUSALS):
+                    raise
+                raise ProxyRefused(error.values["refusal"], **error.values) from error
+
+        return attempt
+
+    async def _answers_others(self, heard: int) -> bool:
+        """Whether the controller, which was heard so often, answers other calls: it is not away behind its proxy."""
+        if self._heard == heard:
+            with contextlib.suppress(FederationError):
+                await self._attempt(Request("GET", join(self.base, "healthz"), limit_s=10.0))
+        return self._heard > heard
 
     def _tell(self, state: tenacity.RetryCallState) -> None:
         if self._on_retry and state.outcome and (error := state.outcome.exception()):
@@ -266,11 +313,11 @@ class Client:
             await self._fast.close()
             self._fast = self._stock
             answer = await self._fast.send(request)
-        if self._on_answer:
-            self._on_answer()
-        if answer.status >= 300:
-            raise_problem(answer)
-        self._met = True
+        if is_own(answer):
+            self._met, self._heard = True, self._heard + 1
+            if self._on_answer:
+                self._on_answer()
+        check(answer, self._met)
         return answer
 
     def _is_passing(self, error: BaseException) -> bool:
@@ -289,12 +336,14 @@ class Client:
         body: BaseModel | Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         limit_s: float = 30.0,
+        bounded: bool = True,
     ) -> Answer:
         url, content = join(self.base, path), _encode(body)
         sent = {**(headers or {}), **({"Content-Type": "application/json"} if content is not None else {})}
         parts = () if content is None else (content,)
         return await self._repeat(
-            lambda: self._attempt(Request(method, url, {**self._credential(url), **sent}, parts, limit_s=limit_s))
+            lambda: self._attempt(Request(method, url, {**self._credential(url), **sent}, parts, limit_s=limit_s)),
+            bounded,
         )
 
     async def _json(self, kind: type[M], method: str, path: str, body: BaseModel | None = None) -> M:
@@ -309,60 +358,32 @@ class Client:
         )
 
     async def _upload_resuming(self, path: str, parts: Sequence[Buffer]) -> Answer:
-        """The same; after a cut only what is missing is sent (IETF draft-ietf-httpbis-resumable-upload)."""
-        url, size, cut = join(self.base, path), sum(memoryview(part).nbytes for part in parts), False
-
-        async def attempt() -> Answer:
-            nonlocal cut
-            have = await self._upload_offset(url) if cut and size >= RESUMED else 0
-            cut = True
-            if not have:
-                headers = {**self._credential(url), "Content-Type": MEDIA_TYPE}
-                return await self._attempt(Request("PUT", url, headers, parts, limit_s=300.0, once=size >= RESUMED))
-            headers = {
-                **self._credential(url),
-                "Content-Type": "application/partial-upload",
-                "Upload-Offset": str(have),
-                "Upload-Complete": "?1",
-            }
+        """The same; after a cut only what is missing is sent, and another way is gone where a proxy refuses one."""
+        url = join(self.base, path)
+        upload = Upload(url, parts, self._credential(url), self._attempt, self._passage)
+        while True:
             try:
-                return await self._attempt(
-                    Request("PATCH", url, headers, _after(parts, have), limit_s=300.0, once=True)
-                )
-            except UploadOffset as error:  # bytes of it came over a connection that died, or it made room for another
-                raise Unreachable(error.detail, url=url) from error
-
-        return await self._repeat(attempt)
-
-    async def _upload_offset(self, url: str) -> int:
-        """How much of a cut upload the controller has; 0 when it keeps nothing."""
-        try:
-            answer = await self._attempt(Request("HEAD", url, self._credential(url)))
-        except NotOfThisContract:  # an answer to HEAD does not say what is wrong: that to PUT will
-            return 0
-        told = answer.headers.get("upload-offset", "0")
-        return int(told) if told.isdigit() else 0
+                answer = await self._repeat(upload.step)
+            except ProxyRefused as refusal:
+                upload.give_way(refusal)
+                continue
+            if answer is not None:
+                return answer
 
     async def _download(self, path: str, size: int = 0) -> Download:
         url, download = join(self.base, path), Download(size)
 
         async def attempt() -> None:
             headers = {**self._credential(url), "Accept-Encoding": "identity", **download.headers}
-            await self._attempt(Request("GET", url, headers, into=download, limit_s=120.0))
+            try:
+                await self._attempt(Request("GET", url, headers, into=download, limit_s=120.0))
+            except NotOfThisContract as error:
+                if error.values["status"] < 300:  # somebody's page was written where the model belongs
+                    download.have = 0
+                raise
 
         await self._repeat(attempt)
         return download
-
-
-def _after(parts: Sequence[Buffer], skip: int) -> list[Buffer]:
-    """What follows the first `skip` bytes."""
-    rest: list[Buffer] = []
-    for part in parts:
-        view = memoryview(part).cast("B")
-        if skip < len(view):
-            rest.append(view[skip:])
-        skip = max(0, skip - len(view))
-    return rest
 
 
 def _encode(body: BaseModel | Mapping[str, Any] | None) -> bytes | None:

@@ -1,6 +1,7 @@
 """One request and its answer, however they travel: what the client asks of a transport.
 
-With it: addresses of references, digests of bodies, and refusals (RFC 9457) back into the federation's exceptions.
+With it: addresses of references, digests of bodies, refusals (RFC 9457) back into the federation's exceptions, and
+what tells a controller's answer from one of a proxy in between.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ from typing import Any, Never, Protocol
 from urllib.parse import urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from ..errors import DigestMismatch, DiskFull, FederationError, NotOfThisContract, Unavailable
-from ..weights import Buffer, allocate, digest
+from ..errors import (
+    DigestMismatch,
+    DiskFull,
+    FederationError,
+    NotOfThisContract,
+    ProxyUnavailable,
+    Unavailable,
+    UnexpectedAnswer,
+)
+from ..weights import MEDIA_TYPE, Buffer, allocate, digest
 
 LOOPBACK_NAMES = ("localhost", "ip6-localhost")
 SLOWEST = 64 * 1024  # bytes per second: a body is given this much time on top of the limit
@@ -126,33 +135,80 @@ class Transport(Protocol):
 
 
 MEMBERS = ("type", "title", "status", "detail", "retryable")
+PROBLEM, JSON = "application/problem+json", "application/json"
+PASSING = (429, 502, 503, 504)  # of a proxy: what may be otherwise in a moment
+METHODS = "let {method} pass there (nginx: limit_except; a firewall: its list of methods)"
+SETTINGS = {  # what to do about a proxy that answers so
+    401: "let this path pass there without a sign-in (nginx: auth_basic, auth_request)",
+    403: METHODS,
+    404: "have it pass this path on (nginx: location, proxy_pass)",
+    405: METHODS,
+    408: "raise its time for bodies (nginx: client_body_timeout)",
+    413: "raise its limit on bodies (nginx: client_max_body_size)",
+    429: "raise its limits on requests (nginx: limit_req, limit_conn)",
+    500: "its error log says why (nginx: no room for bodies, say, which proxy_request_buffering off does not keep)",
+    501: METHODS,
+    502: "its error log says why (nginx: proxy_request_buffering off passes bodies on as they come)",
+    503: "raise its limits on requests (nginx: limit_req, limit_conn), or see why it finds no controller",
+    504: "raise its time for answers (nginx: proxy_read_timeout)",
+}
+
+
+def check(answer: Answer, met: bool) -> None:
+    """Raise what the controller refused, or what something else than a controller answered.
+
+    `met` is whether there was a controller at this address before.
+    """
+    if not is_own(answer):
+        raise foreign(answer, met)
+    if answer.status >= 300:
+        raise_problem(answer)
+
+
+def is_own(answer: Answer) -> bool:
+    """Whether a controller gave this answer: a problem of the contract, or what the contract answers with."""
+    if answer.status >= 300:
+        is_problem = answer.media_type == PROBLEM
+        return is_problem and (answer.request.method == "HEAD" or _document(answer) is not None)
+    wanted = JSON if answer.request.into is None else MEDIA_TYPE
+    return answer.status == 204 or answer.request.method == "HEAD" or answer.media_type == wanted
+
+
+def foreign(answer: Answer, met: bool) -> UnexpectedAnswer:
+    """The error for an answer of something else than a controller; its value `refusal` says what to set where."""
+    method, status, by = answer.request.method, answer.status, answer.headers.get("server", "")[:60]
+    who = by if by and by.isascii() and by.isprintable() else "something in between"
+    said = f"{method} {answer.request.url} was answered {status} by {who}, not by the controller"
+    refusal = f"{said}: {SETTINGS.get(status, 'its log says why').format(method=method)}"
+    kind = ProxyUnavailable if status in PASSING else NotOfThisContract
+    detail = refusal if met or status in PASSING else f"{said}: is this the controller's address?"
+    return kind(detail, status=status, refusal=refusal, **_retry_after(answer))
 
 
 def raise_problem(answer: Answer) -> Never:
-    """Raise what the controller refused; an error that is not of this contract (a proxy's) as NotOfThisContract."""
-    values: dict[str, Any] = {}
-    if (seconds := answer.headers.get("retry-after", "")).isdigit():
-        values["retry_after_s"] = int(seconds)
-    if problem := _document(answer):
-        kind = FederationError.by_name.get(str(problem.get("type", "")).rpartition("/")[2], FederationError)
-        values |= {key: value for key, value in problem.items() if key not in MEMBERS}
-        raise kind(str(problem.get("detail", kind.title)), **values)
-    said = f"{answer.request.method} {answer.request.url} answered {answer.status}"
-    if answer.status in (429, 502, 503, 504):
-        raise Unavailable(said, **values)
-    if answer.status == 507:  # to HEAD, whose answer has no document
-        raise DiskFull(said, **values)
-    raise NotOfThisContract(f"{said}: is this the controller's address?")
+    """Raise what the controller refused; HEAD's answers have no document."""
+    problem = _document(answer) or {}
+    fallback = {503: Unavailable, 507: DiskFull}.get(answer.status, FederationError)
+    kind = FederationError.by_name.get(str(problem.get("type", "")).rpartition("/")[2], fallback)
+    values = {key: value for key, value in problem.items() if key not in MEMBERS}
+    said = f"{answer.request.method} {answer.request.url} was answered {answer.status}"
+    raise kind(str(problem.get("detail", kind.title if problem else said)), **(_retry_after(answer) | values))
+
+
+def _retry_after(answer: Answer) -> dict[str, Any]:
+    seconds = answer.headers.get("retry-after", "")
+    return {"retry_after_s": int(seconds)} if seconds.isdigit() else {}
 
 
 def _document(answer: Answer) -> dict[str, Any] | None:
-    if answer.media_type != "application/problem+json":
+    """A problem of this contract: others name their own types, or none."""
+    if answer.media_type != PROBLEM:
         return None
     try:
         problem = json.loads(answer.body)
     except ValueError:
         return None
-    return problem if isinstance(problem, dict) else None
+    return problem if isinstance(problem, dict) and "/errors/" in str(problem.get("type")) else None
 
 
 def join(base: str, reference: str) -> str:

@@ -17,12 +17,14 @@ class Adds(Learner):
 
     names = ("counted",)
 
-    def __init__(self, amount: float) -> None:
+    def __init__(self, amount: float, values: int = 20_000) -> None:
+        """By default of a size that is split in no store but is no trifle."""
         self.amount = amount
+        self._values = values
 
     def get_weights(self) -> list[NDArray[Any]]:
-        """Zeros, of a size that is split in no store but is no trifle."""
-        return [np.zeros(20_000, np.float64)]
+        """Zeros."""
+        return [np.zeros(self._values, np.float64)]
 
     def set_weights(self, weights: list[NDArray[Any]]) -> None:
         """It has no model of its own."""
@@ -39,4 +41,4 @@ class Adds(Learner):
 
 def make() -> Learner:
     """The learner of this process."""
-    return Adds(10.0 ** int(os.environ["SHARE"]))
+    return Adds(10.0 ** int(os.environ["SHARE"]), int(os.environ.get("VALUES", "20000")))

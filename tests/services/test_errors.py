@@ -63,4 +63,5 @@ def test_only_what_may_succeed_later_is_retryable() -> None:
         "DiskFull",
         "Unreachable",
         "UnexpectedAnswer",
+        "ProxyUnavailable",
     }

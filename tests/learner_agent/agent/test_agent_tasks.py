@@ -94,7 +94,7 @@ async def test_a_proxy_that_misses_its_controller_costs_no_training(controller: 
     learner = AddsOne()
     async with running(agent_of(learner, line)):
         results = await run_to_end(controller, ONE_ROUND)
-        assert len(told) == 6  # polls, two models, three results
+        assert len(told) == 7  # polls, two models, three results, and whether the controller is there
     assert results.run.state == "completed"
     assert learner.calls == ["get_weights", "set_weights", "train", "evaluate"]
 
