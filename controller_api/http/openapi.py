@@ -1,6 +1,6 @@
 """The OpenAPI document: FastAPI's own, with the plain routes described by hand, every error, and who may call.
 
-A stranger should be able to write a learner from it alone: a test does. So should a generator of clients: others do.
+A stranger should be able to write a learner from it alone: a test does. So should generators: tests run two.
 """
 
 from __future__ import annotations

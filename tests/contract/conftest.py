@@ -25,6 +25,7 @@ from tests.controller_api.driving import settings
 HERE = Path(__file__).parent
 TOOLS = HERE.parents[1] / ".venv" / "contract"
 INSTALL_S, RUN_S = 300, 180
+NODE = 20
 Run = Callable[..., str]
 
 
@@ -81,6 +82,9 @@ def node() -> Run:
     for needed in ("node", "npm"):
         if shutil.which(needed) is None:
             skip(f"there is no {needed}")
+    version = run("node", "--version", cwd=HERE)
+    if int(version.removeprefix("v").partition(".")[0]) < NODE:
+        skip(f"node is {version.strip()}, the tools want {NODE}")
 
     def install(folder: Path) -> list[list[str]]:
         for name in ("package.json", "package-lock.json"):
