@@ -21,6 +21,7 @@ COPY pyproject.toml ./
 RUN python -c "import sys, tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*(need for name in sys.argv[1].split(',') if name for need in extras[name]), sep='\n')" "${EXTRAS}" > extras.txt \
  && if [ -n "${EXTRAS}" ]; then /opt/metis/bin/pip install -r extras.txt; fi
 COPY README.md LICENSE ./
+COPY docs/protocol.md docs/
 COPY services services/
 COPY controller_api controller_api/
 COPY learner_agent learner_agent/

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-quick coverage faults attacks lint check fmt lock docker-smoke clean
+.PHONY: help demo test test-quick coverage faults attacks fuzz lint check fmt lock docker-smoke clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,14 +35,17 @@ faults: $(VENV)/.dev ## break federations in every way there is; writes the tabl
 attacks: $(VENV)/.dev ## attack a federation in every way there is; writes the table of docs/security.md
 	scripts/attacks
 
+fuzz: $(VENV)/.dev ## ten minutes of schemathesis against a controller (ARGS="60": as many seconds)
+	METIS_FUZZ_S=$(firstword $(ARGS) 600) $(BIN)/python -m pytest -n 2 tests/contract/test_fuzzing.py $(PYTEST_ARGS)
+
 lint: $(VENV)/.dev ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy scripts/make_digits
 
-check: lint ## lint, then the direction of imports and the documentation
-	$(BIN)/python -m pytest tests/test_architecture.py tests/docs
+check: lint ## lint, then the direction of imports, the documentation, and where node is the OpenAPI document
+	$(BIN)/python -m pytest tests/test_architecture.py tests/docs tests/contract/test_linters.py
 
 fmt: $(VENV)/.dev ## put the code into the project's form
 	$(BIN)/ruff check --fix .

@@ -131,7 +131,9 @@ class Reference(Message):
 class ResultTarget(Message):
     """Where the result of a task goes."""
 
-    url: str
+    url: str = Field(
+        description="relative to the request that brought it: PUT weights or, where it ends in `/scores`, scores there"
+    )
 
 
 class UpdateEncoding(Message):

@@ -71,6 +71,7 @@ class Policy:
 POLICIES: dict[str, dict[str, Policy]] = {
     "/": {"GET": Policy(ANYONE)},
     "/docs": {"GET": Policy(ANYONE)},
+    "/docs/protocol": {"GET": Policy(ANYONE)},
     "/openapi.json": {"GET": Policy(ANYONE)},
     "/static/{name}": {"GET": Policy(ANYONE)},
     "/healthz": {"GET": Policy(ANYONE)},
@@ -88,6 +89,7 @@ POLICIES: dict[str, dict[str, Policy]] = {
         "PATCH": Policy(LEARNER, (PARTIAL,)),
         "DELETE": Policy(LEARNER),
     },
+    "/v1/tasks/{task_id}/scores": {"PUT": Policy(LEARNER, JSON, SCORES_BYTES)},
     "/v1/tasks/{task_id}/failure": {"POST": Policy(LEARNER, JSON, FAILURE_BYTES)},
     "/v1/runs": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
     "/v1/runs/{run_id}": {"GET": Policy(READERS)},

@@ -7,7 +7,14 @@ from typing import Any
 from services.weights import MEDIA_TYPE
 
 BINARY = {MEDIA_TYPE: {"schema": {"type": "string", "format": "binary", "description": "a weights document"}}}
+# What most generators know how to send as bytes comes first: they take the first that they know.
+SENT = {"application/octet-stream": BINARY[MEDIA_TYPE], **BINARY}
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
+STATUS = {
+    "application/json": {
+        "schema": {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+    }
+}
 
 
 TASK_ID, RUN_ID, DIGEST = "5f0c1d2e3a4b5c6d", "0a1b2c3d4e5f6071", "sha256-" + "0" * 64
@@ -53,12 +60,23 @@ def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
 
 
+WHICH = _query("which", "which model", type="string", enum=["latest", "best"], default="latest")
+
+
 def _header(name: str, description: str) -> dict[str, Any]:
     return {name: {"schema": {"type": "string"}, "description": description}}
 
 
 def _sent(name: str, description: str, kind: str, required: bool = True) -> dict[str, Any]:
     return {"name": name, "in": "header", "required": required, "description": description, "schema": {"type": kind}}
+
+
+HELD = _sent("If-None-Match", "ETags that the caller holds: 304 when the model is one of them", "string", False)
+PART = [
+    _sent("Range", "one range, `bytes=first-last`: 206; several, or none that can be read: the whole", "string", False),
+    _sent("If-Range", "an ETag: `Range` counts only if the model is that one", "string", False),
+    HELD,
+]
 
 
 UPLOAD_STATE = {
@@ -69,13 +87,19 @@ UPLOAD_STATE = {
 
 
 def _weights_answers(first: str) -> dict[str, Any]:
-    tag = _header("ETag", "the digest in quotes, a strong validator")
-    part = _header("Content-Range", "`bytes first-last/size`")
+    tag = {**_header("ETag", "the digest in quotes, a strong validator"), **_header("Accept-Ranges", "`bytes`")}
+    part = {**_header("Content-Range", "`bytes first-last/size`"), **tag}
     return {
         "200": {"description": first, "content": BINARY, "headers": tag},
         "206": {"description": "The part asked for by `Range: bytes=first-last`", "content": BINARY, "headers": part},
         "304": {"description": "`If-None-Match` names it: the caller holds it", "headers": tag},
     }
+
+
+def _head_answers() -> dict[str, Any]:
+    """What HEAD of weights is answered: as GET without a range, but for the body."""
+    answers = _weights_answers("The model is held; `Content-Length` is its size")
+    return {"200": {key: value for key, value in answers["200"].items() if key != "content"}, "304": answers["304"]}
 
 
 PLAIN: dict[str, dict[str, Any]] = {
@@ -122,7 +146,15 @@ PLAIN: dict[str, dict[str, Any]] = {
             "description": "Waits up to `wait` seconds for a task (long poll). The same task is offered until its"
             " result is taken, it fails, or it is void. Counts as a heartbeat.",
             "operationId": "task",
-            "parameters": [_query("wait", "seconds, 0 to 60", type="number", default=0, examples=[30])],
+            "parameters": [
+                _query(
+                    "wait",
+                    "seconds, 0 to 60 (more counts as 60); at most 50 behind a proxy, most of which give up after 60 s",
+                    type="number",
+                    default=0,
+                    examples=[30],
+                )
+            ],
             "responses": {
                 "200": {
                     "description": "A task. Its urls are relative to this request's.",
@@ -150,14 +182,23 @@ PLAIN: dict[str, dict[str, Any]] = {
             "description": "A weights document, the same bytes for ever: keep it by its digest. A learner may get"
             " the models that its open tasks name. HEAD, `Range`, `If-Range` and `If-None-Match` work.",
             "operationId": "get_model",
+            "parameters": PART,
             "responses": _weights_answers("The weights document"),
+        },
+        "head": {
+            "tags": ["models"],
+            "summary": "How large a model is",
+            "description": "Whether the controller holds it, and how many bytes it has.",
+            "operationId": "head_model",
+            "parameters": [HELD],
+            "responses": _head_answers(),
         },
         "put": {
             "tags": ["models"],
             "summary": "Put an initial model",
             "description": "For `initial_model` of a run. The digest is `sha256-` and the hex sha256 of the body.",
             "operationId": "put_model",
-            "requestBody": {"content": BINARY, "required": True},
+            "requestBody": {"content": SENT, "required": True},
             "responses": {
                 "201": {"description": "Held", "content": _json("Reference", REFERENCE)},
                 "200": {"description": "It was held before", "content": _json("Reference", REFERENCE)},
@@ -167,12 +208,13 @@ PLAIN: dict[str, dict[str, Any]] = {
     "/v1/tasks/{task_id}/result": {
         "put": {
             "tags": ["tasks"],
-            "summary": "The result of a task",
-            "description": "`init` and `train`: a weights document (a train update needs the `metadata` that the run's"
-            " scaling factor reads). `evaluate`: JSON. May be repeated: the same body gets the same receipt, another"
-            " body is a 409. A refused body changes nothing.",
+            "summary": "The weights that a task made",
+            "description": "Of `init` and `train`: a weights document (a train update needs the `metadata` that the"
+            " run's scaling factor and rule read). May be repeated: the same body gets the same receipt, another body"
+            " is a 409. A refused body changes nothing. Scores are taken here, too, as JSON, as the versions up to 0.1"
+            " sent them.",
             "operationId": "put_result",
-            "requestBody": {"content": {**BINARY, **_json("EvaluationResult", SCORES)}, "required": True},
+            "requestBody": {"content": SENT, "required": True},
             "responses": {
                 "201": {"description": "Taken", "content": _json("Receipt", RECEIPT)},
                 "200": {"description": "Taken before: the same receipt", "content": _json("Receipt", RECEIPT)},
@@ -216,6 +258,22 @@ PLAIN: dict[str, dict[str, Any]] = {
             "responses": {"204": {"description": "Forgotten"}},
         },
     },
+    "/v1/tasks/{task_id}/scores": {
+        "put": {
+            "tags": ["tasks"],
+            "summary": "The scores of an evaluation",
+            "description": "Of `evaluate`. May be repeated: the same body gets the same receipt, another one is a 409.",
+            "operationId": "put_scores",
+            "requestBody": {"content": _json("EvaluationResult", SCORES), "required": True},
+            "responses": {
+                "201": {"description": "Taken", "content": _json("Receipt", RECEIPT | {"kind": "evaluate"})},
+                "200": {
+                    "description": "Taken before: the same receipt",
+                    "content": _json("Receipt", RECEIPT | {"kind": "evaluate"}),
+                },
+            },
+        }
+    },
     "/v1/tasks/{task_id}/failure": {
         "post": {
             "tags": ["tasks"],
@@ -234,9 +292,17 @@ PLAIN: dict[str, dict[str, Any]] = {
             "description": "The newest community model, the final one after the end; or the best by the run's metric"
             " (the termination's `evaluation_metric`, else accuracy, else loss).",
             "operationId": "run_model",
-            "parameters": [_query("which", "which model", type="string", enum=["latest", "best"], default="latest")],
+            "parameters": [WHICH, *PART],
             "responses": _weights_answers("The weights document"),
-        }
+        },
+        "head": {
+            "tags": ["runs"],
+            "summary": "Which model a run has",
+            "description": "The digest, as `ETag`, and how many bytes it has.",
+            "operationId": "head_run_model",
+            "parameters": [WHICH, HELD],
+            "responses": _head_answers(),
+        },
     },
     "/v1/events": {
         "get": {
@@ -259,18 +325,20 @@ PLAIN: dict[str, dict[str, Any]] = {
         "get": {
             "tags": ["federation"],
             "summary": "The process answers",
+            "description": "Whatever else is the matter.",
             "operationId": "healthz",
-            "responses": {"200": {"description": "ok"}},
+            "responses": {"200": {"description": "ok", "content": STATUS}},
         }
     },
     "/readyz": {
         "get": {
             "tags": ["federation"],
             "summary": "The controller takes work",
+            "description": "Not while it is ending, and not while its model store does not answer.",
             "operationId": "readyz",
             "responses": {
-                "200": {"description": "ready"},
-                "503": {"description": "it is ending, or its model store does not answer"},
+                "200": {"description": "ready", "content": STATUS},
+                "503": {"description": "it is ending, or its model store does not answer", "content": STATUS},
             },
         }
     },
@@ -278,8 +346,51 @@ PLAIN: dict[str, dict[str, Any]] = {
         "get": {
             "tags": ["federation"],
             "summary": "Metrics for Prometheus",
+            "description": "Counters and gauges of this process.",
             "operationId": "metrics",
             "responses": {"200": {"description": "text format", "content": TEXT}},
         }
     },
+}
+
+# What the controller itself sends to a learner that gave a callback_url.
+WEBHOOKS: dict[str, Any] = {
+    "poll-now": {
+        "post": {
+            "tags": ["learners"],
+            "summary": "A task waits, or the federation is over",
+            "description": "Sent to the `callback_url` of a learner; it says nothing but to poll now, and may be lost."
+            " Of Standard Webhooks: refuse what is five minutes old or early, an id that was seen, and a wrong"
+            " signature. It is tried three times within seconds, and redirects are not followed.",
+            "operationId": "poll_now",
+            "security": [],
+            "parameters": [
+                _sent("webhook-id", "unique for a message; the same when it is repeated", "string"),
+                _sent("webhook-timestamp", "seconds since 1970", "integer"),
+                _sent(
+                    "webhook-signature",
+                    "`v1,` and the base64 of HMAC-SHA256 over `<id>.<timestamp>.<body>`; the key is the base64 after"
+                    " `whsec_` in `webhook_secret` of the answer to the enrolment",
+                    "string",
+                ),
+            ],
+            "requestBody": {
+                "content": {
+                    "application/json": {
+                        "schema": {
+                            "type": "object",
+                            "properties": {"type": {"type": "string", "const": "poll-now"}},
+                            "required": ["type"],
+                        }
+                    }
+                },
+                "required": True,
+            },
+            "responses": {
+                "2XX": {"description": "Heard; answer at once and poll afterwards"},
+                "4XX": {"description": "Refused: it is not tried again, but for 408 and 429"},
+                "5XX": {"description": "Not heard: it is tried again"},
+            },
+        }
+    }
 }

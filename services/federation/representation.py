@@ -44,9 +44,9 @@ def learner_message(journal: Journal, offers: Offers, member: Member, now: float
 
 def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float) -> m.Task:
     """A task; its urls are relative to `/v1/learners/<id>/task`."""
-    given, by_round = config.train, config.train_schedule
+    given, by_round, place = config.train, config.train_schedule, "result"
     if task.kind == "evaluate":
-        given, by_round = config.evaluate, config.evaluate_schedule
+        given, by_round, place = config.evaluate, config.evaluate_schedule, "scores"
     return m.Task.model_construct(
         id=task.id,
         kind=task.kind,
@@ -54,7 +54,7 @@ def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float
         round=task.round,
         model=_reference(task.given) if task.given is not None else None,
         inputs={name: _reference(info) for name, info in task.inputs.items()},
-        result=m.ResultTarget.model_construct(url=f"../../tasks/{task.id}/result"),
+        result=m.ResultTarget.model_construct(url=f"../../tasks/{task.id}/{place}"),
         config={**at_round(given, by_round, task.round), "round": task.round, **_budget(task)},
         encoding=_update_encoding(config.encoding, task) if task.may_code else None,
         expires_in_s=max(0.0, round(task.deadline - now, 3)),

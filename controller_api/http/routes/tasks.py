@@ -52,7 +52,7 @@ async def heartbeat(request: Request) -> Response:
 
 
 async def put_result(request: Request) -> Response:
-    """PUT /v1/tasks/{task_id}/result"""
+    """PUT /v1/tasks/{task_id}/result for weights, …/scores for scores; scores are taken at the first, too, as of old"""
     runtime, task_id, learner = runtime_of(request), request.path_params["task_id"], caller(request).learner
     intake.check_media(runtime.federation.offers.get(task_id, learner), request)
     assigned = runtime.check_task(task_id, learner)
@@ -182,5 +182,6 @@ ROUTES = [
     Route("/v1/tasks/{task_id}/result", offset, methods=["HEAD"]),
     Route("/v1/tasks/{task_id}/result", append, methods=["PATCH"]),
     Route("/v1/tasks/{task_id}/result", cancel, methods=["DELETE"]),
+    Route("/v1/tasks/{task_id}/scores", put_result, methods=["PUT"]),
     Route("/v1/tasks/{task_id}/failure", post_failure, methods=["POST"]),
 ]

@@ -19,6 +19,7 @@ ROLES = ("none", "unknown", "enroll", "own", "other", "viewer", "operator")
 MATRIX = {
     ("GET", "/"): "+++++++",
     ("GET", "/docs"): "+++++++",
+    ("GET", "/docs/protocol"): "+++++++",
     ("GET", "/openapi.json"): "+++++++",
     ("GET", "/static/{name}"): "+++++++",
     ("GET", "/healthz"): "+++++++",
@@ -37,6 +38,7 @@ MATRIX = {
     ("HEAD", "/v1/tasks/{task_id}/result"): "--x+xx+",
     ("PATCH", "/v1/tasks/{task_id}/result"): "--x+xx+",
     ("DELETE", "/v1/tasks/{task_id}/result"): "--x+xx+",
+    ("PUT", "/v1/tasks/{task_id}/scores"): "--x+xx+",
     ("POST", "/v1/tasks/{task_id}/failure"): "--x+xx+",
     ("GET", "/v1/runs"): "--xxx++",
     ("POST", "/v1/runs"): "--xxxx+",

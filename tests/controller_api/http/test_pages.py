@@ -356,9 +356,10 @@ def test_docs_show_every_operation_without_any_other_origin(look: Look, tmp_path
     """Swagger UI renders the whole document from files of the controller."""
     page = look.page
     with serving(tmp_path) as url:
-        paths = httpx.get(f"{url}/openapi.json").json()["paths"]
+        document = httpx.get(f"{url}/openapi.json").json()
         verbs = ("get", "put", "post", "delete", "head", "patch", "options")
-        operations = sum(verb in verbs for path in paths.values() for verb in path)
+        described = [*document["paths"].values(), *document["webhooks"].values()]
+        operations = sum(verb in verbs for path in described for verb in path)
         assert operations > 10
         page.goto(f"{url}/docs")
         expect(page.locator(".opblock")).to_have_count(operations)
@@ -367,11 +368,35 @@ def test_docs_show_every_operation_without_any_other_origin(look: Look, tmp_path
         look.leave(url)
 
 
+# ---- the protocol
+def test_the_protocol_is_a_page(look: Look, tmp_path: Path) -> None:
+    """docs/protocol.md, to be read by whoever has the controller alone: each heading, table and block, nothing that
+    was meant for the repository, and every link leads somewhere."""
+    source = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^ *```.*?^ *```$", "", source, flags=re.MULTILINE | re.DOTALL)
+    with serving(tmp_path) as url:
+        page = look.page
+        page.goto(f"{url}/docs")
+        page.get_by_role("link", name="Protocol", exact=True).click()
+        expect(page.locator("h1")).to_have_text("Protocol")
+        expect(page.locator("h2, h3")).to_have_count(len(re.findall(r"^###? ", prose, re.MULTILINE)))
+        expect(page.locator("table")).to_have_count(len(re.findall(r"^\|[-|: ]+\|$", prose, re.MULTILINE)))
+        text = page.locator("main").inner_text()
+        assert not [sign for sign in ("<!--", "](", "|---") if sign in text]
+        broken = "all => all.map(a => a.getAttribute('href')).filter(to => !document.getElementById(to.slice(1)))"
+        assert page.locator("main a").count() > 20
+        assert page.locator("main a").evaluate_all(broken) == []
+        page.get_by_role("link", name="errors", exact=True).first.click()
+        expect(page.locator("#errors")).to_be_in_viewport()
+        assert page.evaluate("document.querySelectorAll('script, [style]').length") == 0
+        look.leave(url)
+
+
 # ---- as files
 def test_pages_are_served_with_strict_headers_and_validators(tmp_path: Path) -> None:
     """Every file: policy, nosniff, no referrer, a validator that spares the body, HEAD without one."""
     with serving(tmp_path) as url, httpx.Client(base_url=url) as http:
-        for path in ["/", "/docs", *(f"/static/{name}" for name in FILES)]:
+        for path in ["/", "/docs", "/docs/protocol", *(f"/static/{name}" for name in FILES)]:
             got = http.get(path)
             assert got.status_code == 200
             policy = got.headers["content-security-policy"]
@@ -400,7 +425,7 @@ def test_no_other_file_is_served(tmp_path: Path) -> None:
 def test_every_file_of_the_folder_is_known() -> None:
     """A script that is not in FILES would be missing in the browser."""
     ours = {name for name, (folder, _) in FILES.items() if folder == HERE}
-    assert ours == {path.name for path in HERE.iterdir()} - {"index.html", "docs.html"}
+    assert ours == {path.name for path in HERE.iterdir()} - {"index.html", "docs.html", "protocol.html"}
 
 
 def test_importing_the_pages_imports_no_framework() -> None:

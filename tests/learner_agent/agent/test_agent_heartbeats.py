@@ -106,7 +106,8 @@ async def test_progress_ends_a_training_that_is_no_longer_wanted(controller: InP
     assert raised[0].startswith("TaskVoid: ")
     assert "enough" in raised[0]
     assert results.run.state == "completed"
-    assert line.count("PUT", "/result") == 4  # the first run's initial weights, the second's three results
+    assert line.count("PUT", "/result") == 3  # the first run's initial weights, the second's and its update
+    assert line.count("PUT", "/scores") == 1
     assert line.count("POST", "/failure") == 0
 
 

@@ -205,3 +205,24 @@ async def test_a_refused_upload_in_parts_begins_anew(controller: InProcess) -> N
     assert (await anna.call("HEAD", path)).headers["upload-offset"] == "0"
     assert await seen(controller.http) == before
     assert (await anna.call("PATCH", path, content=ONES, headers=parts)).status_code == 201
+
+
+async def test_scores_have_a_path_of_their_own(controller: InProcess) -> None:
+    """The task names it. Where scores went before they are still taken, and both paths know one result."""
+    (anna,) = await begin(controller.http, "anna")
+    train = await anna.task()
+    assert train["result"]["url"] == f"../../tasks/{train['id']}/result"
+    bodies: list[dict[str, Any]] = [{"content": ONES, "headers": {"Content-Type": MSGPACK}}, {"json": {"metrics": {}}}]
+    for more in bodies:
+        answer = await anna.call("PUT", f"/v1/tasks/{train['id']}/scores", **more)
+        problem(answer, 415, "unsupported-media-type")
+    for places in (("scores", "result"), ("result", "scores")):
+        await anna.work()
+        task = await anna.task()
+        assert task["result"]["url"] == f"../../tasks/{task['id']}/scores"
+        first, second = (f"/v1/tasks/{task['id']}/{place}" for place in places)
+        taken = await anna.call("PUT", first, json={"metrics": {"accuracy": 0.5}})
+        again = await anna.call("PUT", second, json={"metrics": {"accuracy": 0.5}})
+        assert (taken.status_code, again.status_code) == (201, 200)
+        assert taken.json() == again.json()
+        problem(await anna.call("PUT", second, json={"metrics": {}}), 409, "different-body")
