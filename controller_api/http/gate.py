@@ -106,7 +106,14 @@ OWN_HEAD = (
     "/v1/events",
     "/v1/tasks/{task_id}/result",
 )  # elsewhere HEAD is GET, whose body the server does not send
-TAGGED = ("/", "/docs", "/static/{name}", "/v1/models/{digest}", "/v1/runs/{run_id}/model")  # answer with an ETag
+TAGGED = (
+    "/",
+    "/docs",
+    "/docs/protocol",
+    "/static/{name}",
+    "/v1/models/{digest}",
+    "/v1/runs/{run_id}/model",
+)  # answer with an ETag
 ID = "[0-9A-Za-z_-]{1,64}"
 SEGMENTS = {"digest": "sha256-[0-9a-f]{64}", "name": r"[0-9A-Za-z_.-]{1,64}"}
 
@@ -201,10 +208,10 @@ class Gate:
         """Raise what the caller did wrong, in the contract's order; returns how its body is to be read."""
         _check_host(scope)
         known = scope.get("state", {}).pop("known", None)  # it holds the connection
-        template, parameters, methods = found or ("", {}, {})
-        self._origins.judge(headers, scope["method"], template)
+        self._origins.judge(headers, scope["method"], found[0] if found else "")
         if found is None:
             raise NotFound("there is no such path; see /docs")
+        template, parameters, methods = found
         policy = methods.get(scope["method"]) or (methods.get("GET") if scope["method"] == "HEAD" else None)
         if policy is None or policy.roles:
             credential = headers.get("authorization")

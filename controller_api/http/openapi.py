@@ -101,7 +101,7 @@ def _finish(operation: dict[str, Any], path: str, method: str, policy: Policy) -
             },
         }
         if status == 401:
-            answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "enum": ["Bearer"]}}}
+            answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "pattern": "^Bearer"}}}
         if status == 416:
             answer["headers"] = {"Content-Range": {"schema": {"type": "string"}, "description": "`bytes */size`"}}
         if e.UploadOffset in kinds:
@@ -130,7 +130,8 @@ def _example(kind: type[e.FederationError]) -> dict[str, Any]:
 def _meaning(kind: type[e.FederationError], path: str) -> str:
     """What an error says of a call, in words."""
     if kind is e.Forbidden:
-        return ", or ".join(["a role that may not do this", *(why for part, why in FORBIDDEN.items() if part in path)])
+        others = [why for part, why in FORBIDDEN.items() if part in path]
+        return ", or ".join(["a role that may not do this", *others, "a web page of another origin"])
     return MEANINGS.get(kind, kind.title[0].lower() + kind.title[1:])
 
 
@@ -143,9 +144,9 @@ def _errors(path: str, method: str, policy: Policy) -> dict[int, list[type[e.Fed
         kinds += [e.Unauthenticated, e.Forbidden]
     if policy.roles and method not in ("GET", "HEAD") and (method, path) not in FORGOTTEN:
         kinds += STORING
-    kinds += [e.TooLarge, e.UnsupportedMediaType]
+    kinds += [e.NotParseable, e.Forbidden, e.Misdirected, e.PreconditionFailed, e.TooLarge, e.UnsupportedMediaType]
     if policy.media:
-        kinds += [e.NotParseable, e.BodyTooSlow]
+        kinds.append(e.BodyTooSlow)
         if JSON[0] in policy.media:
             kinds.append(e.InvalidRequest)
     found: dict[int, list[type[e.FederationError]]] = {}
@@ -170,6 +171,9 @@ FORBIDDEN = {
     "{digest}": "no open task of this learner names the model",
 }
 MEANINGS: dict[type[e.FederationError], str] = {
+    e.NotParseable: "the body is not JSON, a number or a header is none, there is not one Host",
+    e.Misdirected: "without tokens: another name than localhost in Host",
+    e.PreconditionFailed: "If-Match names another entity tag, or there is none here",
     e.NotFound: "the id in the path is none: it does not match the pattern",
     e.UnknownLearner: "it never was, or it left",
     e.UnknownTask: "it never was, or its run is forgotten",

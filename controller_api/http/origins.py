@@ -20,7 +20,7 @@ from services.rest import is_loopback
 
 from ..settings import Settings
 
-PAGES = ("/", "/docs")  # a link may lead here from anywhere
+PAGES = ("/", "/docs", "/docs/protocol")  # a link may lead here from anywhere
 OWN = (*PAGES, "/static/{name}", "/openapi.json")  # what these pages are made of
 ASKED = (  # by requests of the contract; what a browser lets any page ask is not among them
     *("Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "If-Range", "Last-Event-ID"),

@@ -32,7 +32,7 @@ async def test_path_prefix_of_a_proxy() -> None:
             await to.app({**scope, "path": path, "raw_path": path.encode()}, receive, send)
 
         transport = httpx.ASGITransport(proxy)
-        base = f"http://example.org{PREFIX}"
+        base = f"http://localhost{PREFIX}"
         weights = wire.encode(wire.name_tensors([np.array([1.0, 2.0], np.float32)]))
         async with (
             Client(base, transport=transport, patience_s=5.0) as client,

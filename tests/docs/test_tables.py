@@ -22,7 +22,7 @@ from controller_api.runtime import events as event_log
 from controller_api.settings import Settings
 from controller_api.transport import protocol as zero_copy
 from controller_api.transport import receiver as receiving
-from controller_api.transport import uploads
+from controller_api.transport import rest, uploads
 from driver_cli.main import app as metis
 from services import errors, failures, schedules
 from services.aggregation import RULES
@@ -248,11 +248,13 @@ def test_limits() -> None:
     shown = {row[0]: row[1] for row in table_under("docs/deploying.md", "Limits")}
     assert shown["learners"] == f"{roster.MAX_LEARNERS:,}"
     assert shown["a long poll"] == f"{hot.MAX_WAIT_S:g} s"
-    assert shown["head of a request"] == f"{zero_copy.HEAD_BYTES >> 10} KiB in {zero_copy.HEAD_FIELDS} fields"
+    head = f"{zero_copy.HEAD_BYTES >> 10} KiB in {zero_copy.HEAD_FIELDS} fields"
+    assert shown["head of a request, with its trailers"] == head
     assert shown["time for a head"] == f"{zero_copy.HEAD_S:g} s"
-    assert shown["time for what is left of a body that was answered unread"] == f"{zero_copy.REST_S:g} s"
+    dropped = f"{rest.LINGER_BYTES >> 20} MiB in {rest.LINGER_S:g} s"
+    assert shown["what is left of a body that was answered"] == dropped
     slowest = receiving.SLOWEST * receiving.STALL_S / 1024
-    assert shown["slowness of a download"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
+    assert shown["slowness of whoever reads an answer"] == f"{slowest:g} KiB in {receiving.STALL_S:g} s"
     assert shown["runs remembered"] == str(runs.MAX_RUNS)
     assert shown["events kept"] == f"{event_log.KEPT:,}"
     often = event_log.OFTEN_KEPT

@@ -85,7 +85,10 @@ def _started_again(http: httpx.Client, started: dict[str, Any]) -> list[Any]:
 
 def _enrolled_again(http: httpx.Client, learner: ModuleType, member: Any) -> bool:
     """Whether an enrolment that is repeated under its key gives the same learner; its token is a new one."""
-    same: bool = learner.join(http, member.name, member.number).id == member.id
+    try:
+        same: bool = learner.join(http, member.name, member.number).id == member.id
+    except httpx.HTTPStatusError:
+        return False
     return same
 
 

@@ -7,6 +7,7 @@ import itertools
 import re
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def test_a_path_is_found_at_once(start: str) -> None:
     for part in ("a", "/", "%", "..", "/a", "sha256-", "_-", "0"):
         for end in ("", "/result", "/x", "\n"):
             path = start + part * (LENGTH // len(part)) + end
-            assert quickest(lambda path=path: find(path)) < LONGEST_S, (start, part, end)
+            assert quickest(partial(find, path)) < LONGEST_S, (start, part, end)
 
 
 def test_ids_names_and_metrics_are_judged_at_once() -> None:
@@ -161,13 +162,13 @@ def test_ids_names_and_metrics_are_judged_at_once() -> None:
         for end in ("", "\n", " "):
             text = part * (LENGTH // len(part)) + end
             judges: list[Callable[[], object]] = [
-                lambda text=text: m.JoinRequest(name=text),
-                lambda text=text: resolve({"initial_model": text, "aggregation_rule": text}, {}),
-                lambda text=text: resolve({"termination": {"evaluation_metric": text}}, {}),
-                lambda text=text: keys.KEY.fullmatch(text),
+                partial(m.JoinRequest, name=text),
+                partial(resolve, {"initial_model": text, "aggregation_rule": text}, {}),
+                partial(resolve, {"termination": {"evaluation_metric": text}}, {}),
+                partial(keys.KEY.fullmatch, text),
             ]
             for judge in judges:
-                assert quickest(lambda judge=judge: _refused(judge)) < LONGEST_S, (part, end)
+                assert quickest(partial(_refused, judge)) < LONGEST_S, (part, end)
 
 
 def _refused(judge: Callable[[], object]) -> None:
@@ -183,5 +184,4 @@ def test_what_a_proxy_forwards_is_read_at_once() -> None:
     strangers = Strangers(1, ["10.0.0.0/8"])
     for part in PEERS:
         field = (b"x-forwarded-for", (part * (LENGTH // len(part))).encode())
-        call = lambda field=field: strangers.asked(object(), "10.0.0.1", [field], lambda: None)  # noqa: E731
-        assert quickest(call) < LONGEST_S, part
+        assert quickest(partial(strangers.asked, object(), "10.0.0.1", [field], lambda: None)) < LONGEST_S, part

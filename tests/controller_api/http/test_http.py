@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from email.utils import parsedate_to_datetime
 from time import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,7 +116,10 @@ async def test_a_wrong_token_is_not_told_to_send_one() -> None:
 async def test_a_replayed_enrolment_gets_no_token_once_the_first_was_used() -> None:
     """Whoever has seen the request cannot take the learner over."""
     async with in_process(settings(**TOKENS)) as guarded:
-        sent = {"json": {"name": "anna"}, "headers": {"Idempotency-Key": "k" * 32, **bearer(TOKENS["enroll_token"])}}
+        sent: dict[str, Any] = {
+            "json": {"name": "anna"},
+            "headers": {"Idempotency-Key": "k" * 32, **bearer(TOKENS["enroll_token"])},
+        }
         first = (await guarded.http.post("/v1/learners", **sent)).json()
         again = await guarded.http.post("/v1/learners", **sent)  # the answer was lost
         assert (again.status_code, again.json()["id"]) == (201, first["id"])
@@ -133,7 +137,7 @@ async def test_a_lost_learner_keeps_its_name_where_there_are_tokens() -> None:
         anna = await join(guarded.http, "anna", TOKENS["enroll_token"])
         member = guarded.app.state.runtime.federation.roster.get(anna.id)
         member.state = "lost"
-        sent = {"json": {"name": "anna"}, "headers": bearer(TOKENS["enroll_token"])}
+        sent: dict[str, Any] = {"json": {"name": "anna"}, "headers": bearer(TOKENS["enroll_token"])}
         told = problem(await guarded.http.post("/v1/learners", **sent), 409, "name-taken")["detail"]
         assert "lost" in told
         assert "its token" in told

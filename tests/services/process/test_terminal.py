@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.process import plain, plain_entry, plain_line
+from services.process.terminal import plain, plain_entry, plain_line
 
 CONTROLS = [*map(chr, range(0x20)), *map(chr, range(0x7F, 0xA0))]
 BIDI = [chr(code) for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))]
