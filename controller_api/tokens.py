@@ -12,6 +12,7 @@ from typing import Literal
 from services.errors import Unauthenticated
 from services.rest import secret_of
 
+INVALID_TOKEN = 'Bearer error="invalid_token"'  # RFC 6750, section 3.1
 Role = Literal["enroll", "learner", "operator", "viewer"]
 
 
@@ -66,6 +67,6 @@ class Tokens:
             raise Unauthenticated(
                 "this token is not known here: an operator's, a viewer's or the enrolment token is another one, a"
                 " learner's ended when it left: enrol again",
-                headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
+                headers={"WWW-Authenticate": INVALID_TOKEN},
             )
         return Identity("learner", learner)

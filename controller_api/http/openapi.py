@@ -20,6 +20,7 @@ from services import messages as m
 from services.config import RunConfig
 
 from ..problems import status_of
+from ..tokens import INVALID_TOKEN
 from .gate import ID, JSON, POLICIES, SEGMENTS, Policy
 from .guide import answered, introduction
 from .operations import PLAIN, WEBHOOKS
@@ -101,7 +102,7 @@ def _finish(operation: dict[str, Any], path: str, method: str, policy: Policy) -
             },
         }
         if status == 401:
-            answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "pattern": "^Bearer"}}}
+            answer["headers"] = {"WWW-Authenticate": {"schema": {"type": "string", "enum": ["Bearer", INVALID_TOKEN]}}}
         if status == 416:
             answer["headers"] = {"Content-Range": {"schema": {"type": "string"}, "description": "`bytes */size`"}}
         if e.UploadOffset in kinds:

@@ -84,18 +84,17 @@ class Addresses:
 
     def _refusal(self, address: Address) -> str | None:
         """Why webhooks may not go to this address; None when they may."""
-        if address.is_multicast or address.is_unspecified:
-            return "leads to an address that is no machine's"
-        if any(address in network for network in self._networks):
-            return None
+        allowing = [network for network in self._networks if address in network]
         if address.is_loopback:
-            if self._to_loopback:
+            if self._to_loopback or any(network.is_loopback for network in allowing):
                 return None
             return (
                 "leads to loopback, which is allowed while the controller listens there and without tokens, or when an"
                 " operator allows it with METIS_CALLBACK_NETWORKS"
             )
-        if _is_global(address):
+        if address.is_multicast or address.is_unspecified:
+            return "leads to an address that is no machine's"
+        if allowing or _is_global(address):
             return None
         return "leads to an address that is not public; an operator can allow its network with METIS_CALLBACK_NETWORKS"
 

@@ -129,20 +129,20 @@ async def test_who_may_call(guarded: Guarded, method: str, template: str) -> Non
 
 
 async def test_an_unauthenticated_answer_is_always_the_same(guarded: Guarded) -> None:
-    """One body and one challenge, whatever was wrong with the credential and whatever was asked for."""
-    credentials: list[dict[str, Any]] = [
+    """One body and one challenge, whatever was asked for: of those without a token, and of those with a wrong one."""
+    none: list[dict[str, Any]] = [
         {},
-        bearer("unknown" * 6),
         {"Authorization": "Bearer"},
         {"Authorization": f"Basic {OPERATOR}"},
         {"Authorization": OPERATOR},
-        {"Authorization": b"Bearer \xff\xfe"},
     ]
+    wrong: list[dict[str, Any]] = [bearer("unknown" * 6), bearer(OPERATOR[:-1]), {"Authorization": b"Bearer \xff\xfe"}]
     paths = ("/v1/federation", "/v1/learners/nobody", guarded.own.path, "/v1/models/sha256-" + "0" * 64)
-    answers = [await guarded.http.get(path, headers=given) for given in credentials for path in paths]
-    assert {answer.status_code for answer in answers} == {401}
-    assert {answer.headers["www-authenticate"] for answer in answers} == {"Bearer"}
-    assert len({answer.content for answer in answers}) == 1
+    for credentials, challenge in ((none, "Bearer"), (wrong, 'Bearer error="invalid_token"')):
+        answers = [await guarded.http.get(path, headers=given) for given in credentials for path in paths]
+        assert {answer.status_code for answer in answers} == {401}
+        assert {answer.headers["www-authenticate"] for answer in answers} == {challenge}
+        assert len({answer.content for answer in answers}) == 1
 
 
 async def test_the_scheme_is_matched_in_any_case(guarded: Guarded) -> None:

@@ -37,6 +37,7 @@ PARTIAL = "application/partial-upload"
 PAGES = {"/", "/docs", "/docs/protocol", "/openapi.json", "/static/{name}"}  # for people, not part of the contract
 NEVER_ANSWERED = {  # raised by clients, or told as the reason of a failed run
     *("unreachable", "unexpected-answer", "not-of-this-contract", "aggregation-failed"),
+    *("proxy-refused", "proxy-unavailable"),
 }
 GROUPS = {"conflict", "gone"}  # classes above those that are raised
 TAKES_WEIGHTS = {("put", "/v1/models/{digest}"), ("put", "/v1/tasks/{task_id}/result")}

@@ -12,6 +12,7 @@ from controller_api.settings import Settings
 from controller_api.webhooks import addresses
 from controller_api.webhooks.addresses import Addresses
 from services.errors import InvalidRequest, Unavailable
+from tests.controller_api.driving import TOKENS
 
 LOCAL = Settings(model_store="InMemory")
 BEYOND = Settings(host="192.0.2.1", insecure=True, model_store="InMemory")  # listens beyond loopback
@@ -84,10 +85,16 @@ async def test_other_spellings_of_loopback_are_refused(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost", "[::ffff:127.0.0.1]", "127.1"])
-async def test_a_controller_on_loopback_may_call_loopback(host: str) -> None:
-    """Where only this machine reaches the controller, its learners are on this machine."""
+async def test_a_controller_on_loopback_without_tokens_may_call_loopback(host: str) -> None:
+    """Where only this machine reaches the controller, its learners are on this machine. With tokens it may be behind a
+    proxy, and whoever enrols anywhere; then the operator's list decides, if it names loopback itself."""
     target = await Addresses(LOCAL).target(f"http://{host}:8080/")
     assert all(one.is_loopback for one in target.addresses)
+    guarded = Settings(model_store="InMemory", **TOKENS)
+    with pytest.raises(InvalidRequest, match="METIS_CALLBACK_NETWORKS"):
+        await Addresses(guarded).target(f"http://{host}:8080/")
+    listed = guarded.model_copy(update={"callback_networks": ("127.0.0.0/8", "::1/128")})
+    assert (await Addresses(listed).target(f"http://{host}:8080/")).addresses == target.addresses
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "0.0.0.0", "[::]", "[fd00::1]"])
