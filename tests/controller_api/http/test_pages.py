@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import re
 import shutil
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -38,6 +40,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--host-resolver-rules=MAP *.example 127.0.0.1",
 ]
 PATIENCE_MS = 15_000
 
@@ -432,3 +435,58 @@ def test_importing_the_pages_imports_no_framework() -> None:
     """The package that carries Swagger UI is read, not imported."""
     code = "import sys, controller_api.http.pages as p; p.swagger(); sys.exit('fastapi_offline' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+class Elsewhere(http.server.SimpleHTTPRequestHandler):
+    """A web server of somebody else: an empty page."""
+
+    def do_GET(self) -> None:
+        """See BaseHTTPRequestHandler."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+ASKS = """async (url) => {
+  const told = {};
+  for (const [path, options] of [
+    ["/v1/shutdown", { method: "POST", mode: "no-cors" }],
+    ["/v1/runs", { method: "POST", mode: "no-cors", body: "{}" }],
+    ["/v1/federation", {}],
+  ]) {
+    told[path] = await fetch(url + path, options).then((answer) => answer.status, () => "nothing");
+  }
+  return told;
+}"""
+
+
+def test_a_page_of_another_origin_ends_and_reads_nothing(tmp_path: Path, browser: Browser) -> None:
+    """In a real browser: `no-cors` requests, which it sends without asking, a form, and a name that leads here (DNS
+    rebinding), under which a page would be of the controller's own origin."""
+    with serving(tmp_path) as url, socketserver.ThreadingTCPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        with contextlib.closing(browser.new_context()) as context:
+            page = context.new_page()
+            for host in ("elsewhere.example", "localhost"):
+                page.goto(f"http://{host}:{elsewhere.server_address[1]}/")
+                told = page.evaluate(ASKS, url)
+                assert told["/v1/federation"] == "nothing"
+                page.set_content(f'<form method="post" action="{url}/v1/shutdown"><button>Win</button></form>')
+                with page.expect_navigation() as going:
+                    page.click("button")
+                assert going.value is not None
+                assert going.value.status == 403
+            rebound = url.replace("127.0.0.1", "rebound.example")
+            came = page.goto(f"{rebound}/")
+            assert came is not None
+            assert came.status == 421
+            assert set(page.evaluate(ASKS, rebound).values()) == {421}
+            assert httpx.get(f"{url}/readyz").json() == {"status": "ready"}
+            assert httpx.get(f"{url}/v1/runs").json() == []
+            page.goto(f"{url}/")
+            assert page.evaluate("fetch('/v1/federation').then((answer) => answer.status)") == 200
+        elsewhere.shutdown()
