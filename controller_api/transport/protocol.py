@@ -43,6 +43,12 @@ from .strangers import Strangers
 HEAD_BYTES = 64 * 1024  # largest head of a request: request line and headers
 HEAD_FIELDS = 100  # most header fields
 HEAD_S = 10.0  # a head must be there after so long
+REFUSED = (  # in the answer to what is no request
+    (b"content-type", b"application/problem+json"),
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"connection", b"close"),
+)
 
 
 class Flag(asyncio.Event):
@@ -233,9 +239,9 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         self._disarm_head_timer()
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             content = json.dumps(body_of(error)).encode()
-            head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-            dated = b"".join(b"%s: %s\r\n" % field for field in self.server_state.default_headers)
-            self.transport.write(STATUS_LINE[status_of(type(error))] + dated + head % len(content) + content)
+            fields = [*self.server_state.default_headers, *REFUSED, (b"content-length", b"%d" % len(content))]
+            head = b"".join(b"%s: %s\r\n" % field for field in fields)
+            self.transport.write(STATUS_LINE[status_of(type(error))] + head + b"\r\n" + content)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()

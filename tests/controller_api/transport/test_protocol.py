@@ -335,6 +335,7 @@ async def test_a_head_that_is_too_large_is_431(head: bytes) -> None:
             await raw.send(head)
         status, headers, problem = await raw.answer()
         assert (status, headers["content-type"]) == (431, "application/problem+json")
+        assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
         assert json.loads(problem)["type"] == "/errors/head-too-large"
         assert await raw.closed()
 
