@@ -7,7 +7,7 @@ from traceback import TracebackException
 from types import TracebackType
 from typing import NamedTuple
 
-LINE = 300  # characters of the one line
+LINE = 500  # characters of the one line
 LINES, WIDTH = 40, 200  # of a traceback, and characters of each
 TRACEBACK = LINES * (WIDTH + 1)  # characters of the whole
 FIRST = 16  # lines that are kept of its beginning when it is longer

@@ -91,7 +91,7 @@ class WaitingLearner(asyncio.Protocol):
         self._transport = transport
         body = json.dumps({"name": f"crowd-{self._index:05d}", "kinds": ["train"]}).encode()
         self._transport.write(
-            b"POST /v1/learners HTTP/1.1\r\nHost: controller\r\nContent-Type: application/json\r\n"
+            b"POST /v1/learners HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
         )
 
@@ -124,7 +124,7 @@ class WaitingLearner(asyncio.Protocol):
         if status == 201 and not self._request:
             me = json.loads(body)
             self._request = (
-                f"GET /v1/learners/{me['id']}/task?wait={crowd.wait_s:g} HTTP/1.1\r\nHost: controller\r\n"
+                f"GET /v1/learners/{me['id']}/task?wait={crowd.wait_s:g} HTTP/1.1\r\nHost: localhost\r\n"
                 f"Authorization: Bearer {me['token']}\r\n\r\n"
             ).encode()
             crowd.enrolled += 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from learner_agent import Learner
 
-URL = "http://simulation"  # of no host: every call stays in this process
+URL = "http://localhost"  # of no port: every call stays in this process
 
 
 @dataclass(frozen=True)

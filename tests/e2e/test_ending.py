@@ -37,7 +37,7 @@ class Upload:
 
     def __init__(self, member: Member, task: dict[str, Any], body: bytes) -> None:
         self._body = body
-        fields = {"Host": "x", "Authorization": f"Bearer {member.token}", "Content-Type": MSGPACK}
+        fields = {"Host": "localhost", "Authorization": f"Bearer {member.token}", "Content-Type": MSGPACK}
         fields["Content-Length"] = str(len(body))
         lines = [f"PUT /v1/tasks/{task['id']}/result HTTP/1.1", *(f"{key}: {value}" for key, value in fields.items())]
         self._head = "\r\n".join([*lines, "", ""]).encode()

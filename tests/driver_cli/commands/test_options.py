@@ -136,7 +136,7 @@ def test_every_command_that_asks_a_controller_says_where_in_the_same_options() -
     """All but those that bring their own controller, or need none."""
     group = typer.main.get_command(metis_app)
     commands = {**group.commands, **group.commands["model"].commands}  # type: ignore[attr-defined]
-    names = ["controller", "token", "token_file", "root_certificate"]
+    names = ["controller", "token", "token_file", "root_certificate", "require_tls"]
     ask = {
         name
         for name, one in commands.items()

@@ -41,7 +41,7 @@ def test_lines_hold_no_commands_of_others() -> None:
     joined, round_, note = out.getvalue().split("\n")[:-1]
     assert (joined, note) == (f"{SHOWN} joined", SHOWN)
     assert rf"eval {SHOWN}\nround 2=0.5" in round_
-    assert f"{SHOWN} failed: {SHOWN}" in round_
+    assert f"{SHOWN} failed: ann 2Ja" in round_
 
 
 def test_tables_hold_no_commands_of_others() -> None:

@@ -16,7 +16,7 @@ def test_a_name_belongs_to_a_live_learner() -> None:
     """While its holder's lease lives the name is taken, and the refusal changes nothing."""
     fleet = Fleet("a")
     before = dump(fleet.federation)
-    with pytest.raises(NameTaken, match="'a' is in use"):
+    with pytest.raises(NameTaken, match="'a' is the name of another learner, which is here"):
         fleet.join("a")
     assert dump(fleet.federation) == before
 
