@@ -292,7 +292,7 @@ async def test_a_name_in_use_is_waited_for_and_then_given_up(controller: InProce
         await until(lambda: names(controller))
         with (
             capture_logs() as logs,
-            pytest.raises(NameTaken, match="'anna' is the name of another learner, which is here"),
+            pytest.raises(NameTaken, match="'anna' is the name of another learner"),
         ):
             await asyncio.wait_for(agent_of(AddsOne(), line, name_patience_s=0.2).run(), 20)
         assert await names(controller) == ["anna"]
