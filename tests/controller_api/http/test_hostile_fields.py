@@ -25,7 +25,7 @@ from tests.conftest import InProcess, in_process
 from tests.controller_api.driving import MSGPACK, OPERATOR, TOKENS, bearer, digest_of, document, settings
 
 LONGEST_S = 0.005  # of processor time
-TRIES = 4
+TRIES = 10
 LENGTH = HEAD_BYTES - 1024
 PARTS = (
     "",
