@@ -26,7 +26,7 @@ test: $(VENV)/.dev ## the tests (PYTEST_ARGS="-k aggregation", TORCH="torch==2.1
 test-quick: $(VENV)/.dev ## the tests for daily work: what needs no federation of processes, no slow tests
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist worksteal tests/services tests/learner_agent/digits tests/test_architecture.py $(PYTEST_ARGS)
 
-coverage: $(VENV)/.dev ## the tests, and how much of the code they run
+coverage: $(VENV)/.dev ## the tests, and how much of the code they run: 97 % at least
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term $(PYTEST_ARGS)
 
 faults: $(VENV)/.dev ## break federations in every way there is; writes the table of docs/reliability.md
