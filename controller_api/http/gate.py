@@ -206,8 +206,8 @@ class Gate:
 
     def _judge(self, scope: Scope, headers: Headers, found: Any) -> Incoming | None:
         """Raise what the caller did wrong, in the contract's order; returns how its body is to be read."""
-        _check_host(scope)
         known = scope.get("state", {}).pop("known", None)  # it holds the connection
+        _check_host(scope)
         self._origins.judge(headers, scope["method"], found[0] if found else "")
         if found is None:
             raise NotFound("there is no such path; see /docs")
