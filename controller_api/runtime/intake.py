@@ -33,6 +33,7 @@ from services.weights import (
     Parsed,
     Tensor,
     admit,
+    admit_alike,
     allocate,
     check_distance,
     check_finite,
@@ -90,11 +91,10 @@ async def take_weights(runtime: Runtime, task: Assignment, body: memoryview) -> 
     change = await transforming(runtime, task, layout) if plan.transforms else None
     extras = {name: runtime.model(info.digest)[1].spec for name, info in task.inputs.items()}
     expected = Expected(layout, extras, task.may_code)
-    if layout.fits(body) and size - layout.size <= WALKED_INLINE:
+    if alike := admit_alike(body, expected, WALKED_INLINE):
         inline = INLINE if change else READ_INLINE
-        outcome, update, ordinary = await examine(
-            size, lambda: check_update(admit(body, expected), body, layout, plan, change=change), inline
-        )
+        examined = partial(check_update, alike, body, layout, plan, change=change)
+        outcome, update, ordinary = await examine(size, examined, inline)
     else:
         sent = await walk(runtime, body, expected)
         model = await runtime.document(task.model.digest) if task.may_code else None
@@ -109,9 +109,11 @@ async def check_near(runtime: Runtime, model: ModelInfo, update: Buffer, ordinar
     that the numbers of both are of an `ordinary` size."""
     known, (_, layout) = runtime.models.ordinary, runtime.model(model.digest)
     if model.digest not in known:
-        document = await runtime.document(model.digest)
-        looked = await examine(len(document), lambda: layout.check_finite(document), READ_INLINE)
-        known[model.digest] = looked
+        async with runtime.walking:
+            if model.digest not in known:  # nobody else has looked meanwhile
+                document = await runtime.document(model.digest)
+                looked = await examine(len(document), lambda: layout.check_finite(document), READ_INLINE)
+                known[model.digest] = looked
     if not (ordinary and known[model.digest]):
         document = await runtime.document(model.digest)
         await examine(len(document), lambda: check_distance(layout.read(update), layout.read(document)))
@@ -240,7 +242,8 @@ def check_update(
     base = [tensor.array for tensor in layout.read(model)] if model is not None else ()
     document, update = decode_update(sent, body, sorted({PLAIN, up}), base)
     changes = change(layout.read(update, writable=True)) if change else ()
-    ordinary = layout.check_finite(update) if layout.fits(update) else check_finite(document.tensors)
+    fits = isinstance(sent, Document) or layout.fits(update)  # what was admitted as it is, is laid out as the model
+    ordinary = layout.check_finite(update) if fits else check_finite(document.tensors)
     outcome = _outcome(fingerprint, body, document, plan, changes)
     if change or update is not body:
         outcome = replace(outcome, stored=fingerprint_of(update))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -251,7 +251,7 @@ class Runtime:
         return receipt, taken
 
     async def accept_initial(
-        self, task: Assignment, tensors: tuple[Tensor, ...], outcome: Outcome
+        self, task: Assignment, tensors: Sequence[Tensor], outcome: Outcome
     ) -> tuple[m.Receipt, bool]:
         """Make model 0 of a learner's tensors."""
         run = self.federation.runs[task.run_id]
@@ -436,6 +436,7 @@ class Runtime:
         self.metrics.aggregation.observe(made.spent_s)
         for one in ((made.model, made.layout), *made.inputs):
             self.models.know(*one)
+        self.models.ordinary[made.model.digest] = made.ordinary
         for key in filter(None, made.stored):
             self.models.know_state(key)
         reach("model-stored")

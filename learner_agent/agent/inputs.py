@@ -27,7 +27,7 @@ class Inputs:
             digest: self._held[digest] if digest in self._held else await self._client.model(reference)
             for digest, reference in named.items()
         }
-        inputs = {name: wire.decode(self._held[one.digest]).tensors for name, one in task.inputs.items()}
+        inputs = {name: tuple(wire.decode(self._held[one.digest]).tensors) for name, one in task.inputs.items()}
         if not inputs:
             return task, {}
         told = {**task.config, "run_id": task.run_id, "last_update_taken": taken}

@@ -79,6 +79,8 @@ def decode_update(sent: Parsed, body: Buffer, takes: Sequence[str], base: Sequen
     `takes` are the encodings that its sender may use; `base` are the arrays of the model that a delta is added to.
     Raises InvalidUpdate.
     """
+    if isinstance(sent, Document):
+        return sent, body
     forms = [tensor for tensor in sent.tensors if isinstance(tensor, Coded)]
     for one in forms:
         check(one, takes)

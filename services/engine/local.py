@@ -35,6 +35,7 @@ class Made:
     states: tuple[State | None, State | None]
     stored: States  # where the states are
     spent_s: float
+    ordinary: bool  # all numbers of the model are of an ordinary size: see check_finite
 
 
 def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -> Made:
@@ -57,14 +58,14 @@ def aggregate(job: Aggregation, store: ModelStore, clock: Callable[[], float]) -
         else:
             aggregator_state = _combine(job, layout.read, document, given, tensors)
         optimizer_state = _move(job, parent, tensors)
-        model = _finished(draft, layout)
+        model, ordinary = _finished(draft, layout)
         inputs = _next_inputs(job, [update for update, *_ in given], store)
         draft.keep(model.digest)
         model = replace(model, coded=store_coded(store, tensors, job.plan.encoding.down), inputs=inputs)
     beside = tuple([(one, layout_in(store, one.digest)) for one in inputs.values()])
     states = (aggregator_state, optimizer_state)
     stored = store_states(store, job, states)
-    return Made(model, layout_in(store, model.digest), beside, states, stored, clock() - started)
+    return Made(model, layout_in(store, model.digest), beside, states, stored, clock() - started, ordinary)
 
 
 def _given(share: Share, parent: memoryview, store: ModelStore) -> Given:
@@ -121,7 +122,7 @@ def _next_inputs(job: Aggregation, updates: Sequence[memoryview], store: ModelSt
         with store.draft(layout.size_of(current)) as draft:
             room = layout.room(current, draft.buffer)
             add_differences(_arrays(current), [_arrays(each[name]) for each in sent], job.learners, _arrays(room))
-            made[name] = _finished(draft, layout)
+            made[name], _ = _finished(draft, layout)
             draft.keep(made[name].digest)
     return made
 
@@ -139,13 +140,15 @@ def _put(arrays: Sequence[Array], room: Sequence[Tensor]) -> None:
         np.copyto(tensor.array, array)
 
 
-def _finished(draft: Draft, layout: Layout) -> ModelInfo:
-    """What the draft holds, once it is found to be finite; raises AggregationFailed."""
+def _finished(draft: Draft, layout: Layout) -> tuple[ModelInfo, bool]:
+    """What the draft holds, and whether its numbers are of an ordinary size; raises AggregationFailed for what is not
+    finite."""
     digests: list[str] = []
+    ordinary: list[bool] = []
     steps: list[Callable[[], object]] = [
         lambda: digests.append(wire.digest([draft.buffer])),
         draft.finish,
-        lambda: layout.check_finite(draft.buffer),
+        lambda: ordinary.append(layout.check_finite(draft.buffer)),
     ]
     try:
         if len(draft.buffer) < SMALL:
@@ -156,7 +159,7 @@ def _finished(draft: Draft, layout: Layout) -> ModelInfo:
                 pass
     except NonFiniteUpdate as error:
         raise AggregationFailed(f"the aggregate is not finite: {error.detail}") from error
-    return ModelInfo(digests[0], len(draft.buffer))
+    return ModelInfo(digests[0], len(draft.buffer)), ordinary[0]
 
 
 def layout_in(store: ModelStore, digest: str) -> Layout:

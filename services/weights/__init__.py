@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .admission import Expected, admit
+from .admission import Expected, admit, admit_alike
 from .blocks import (
     BLOCK,
     Block,
@@ -41,6 +41,7 @@ __all__ = [
     "Spec",
     "Tensor",
     "admit",
+    "admit_alike",
     "allocate",
     "blocks",
     "check_distance",

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import repeat
+from typing import overload
 
 import numpy as np
 
@@ -18,11 +20,12 @@ from . import wire
 from .blocks import BLOCK
 from .checks import ORDINARY, Spec, check_finite
 from .tensors import tensors_of
-from .wire import Array, Buffer, Document, Parsed, Tensor
+from .wire import Array, Buffer, Document, Tensor
 
 BEGIN = b"\xa7tensors"  # the first key, after the byte that counts the keys
 ONE_KEY = 0x81
 KNOWN = 4  # layouts that are remembered
+LARGE = BLOCK // 4  # values of a tensor that are looked at apart from what stands before and after them
 
 
 class Layout:
@@ -42,10 +45,10 @@ class Layout:
         between = np.concatenate([np.arange(*gap) for gap in zip([0, *ends[:-1]], places, strict=True)])
         self._aligned = all(place % wire.ALIGNMENT == 0 for place in places)
         self._floats = self._aligned and all(t.array.dtype == np.dtype("<f4") for t in model.tensors)
-        if self._floats:  # so many of the words between them, in these blocks, would be of no ordinary size as values
+        if self._floats:  # so many of the words between them would be of no ordinary size as values
             with np.errstate(all="ignore"):
                 self._never_ordinary = _not_ordinary(_bytes(document)[between].view("<f4"))
-            self._mixed = set(np.unique(between // (4 * BLOCK)).tolist())
+            self._spans = _spans([place // 4 for place in places], [end // 4 for end in ends])
         self.size = ends[-1]
         self._unit = np.dtype("<u4" if self._floats else "u1")
         self._fixed_at = np.unique(between // self._unit.itemsize)[1:]  # without the one that has the number of keys
@@ -64,14 +67,19 @@ class Layout:
         """The document up to the end of the tensors in the largest units that what stands between them is made of."""
         return np.frombuffer(document, self._unit, self.size // self._unit.itemsize)
 
-    def rest(self, document: Buffer, extra: Mapping[str, Spec] | None = None) -> Parsed:
-        """A document that fits without its tensors; raises MalformedUpdate as wire.parse does."""
-        return wire.parse_rest(document, self.size, extra)
+    def take(self, document: Buffer, extra: Mapping[str, Spec] | None = None) -> Document:
+        """A document that fits, sharing its memory; raises MalformedUpdate as wire.parse does for what follows its
+        tensors. These are made when one is asked for: whoever works on `values` needs none."""
+        rest = wire.parse_rest(document, self.size, extra)
+        return Document(_Views(self, document), rest.metrics, rest.metadata, rest.extra)
 
     def read(self, document: Buffer, writable: bool = False) -> tuple[Tensor, ...]:
         """The tensors of any document, sharing its memory; raises MalformedUpdate as wire.decode does."""
         if not self.fits(document):
-            return wire.decode(document, writable).tensors
+            return tuple(wire.decode(document, writable).tensors)
+        return self._views(document, writable)
+
+    def _views(self, document: Buffer, writable: bool = False) -> tuple[Tensor, ...]:
         data = memoryview(document) if writable else memoryview(document).toreadonly()
         make: Callable[..., Array] = np.ndarray
         arrays = map(make, self._shapes, self._dtypes, repeat(data), self._places)
@@ -114,16 +122,39 @@ class Layout:
         return (self._floats and self._are_ordinary(document)) or check_finite(self.read(document))
 
     def _are_ordinary(self, document: Buffer) -> bool:
-        """Whether all numbers are no larger than ORDINARY; in one pass, without a copy where no words stand between."""
+        """Whether all numbers are no larger than ORDINARY; in one pass, without a copy of large tensors."""
         (values,), found = self.values(document), 0
         with np.errstate(all="ignore"):
-            for number, start in enumerate(range(0, len(values.array), BLOCK)):
-                block = values.array[start : start + BLOCK]
-                if number in self._mixed:
+            for start, stop, mixed in self._spans:
+                block = values.array[start:stop]
+                if mixed:
                     found += _not_ordinary(block)
                 elif not (block.min() >= -ORDINARY and block.max() <= ORDINARY):  # so it is with NaN
                     return False
         return found == self._never_ordinary
+
+
+class _Views(Sequence[Tensor]):
+    """The tensors of a document that fits its layout."""
+
+    def __init__(self, layout: Layout, document: Buffer) -> None:
+        self._layout, self._document = layout, document
+
+    @cached_property
+    def _made(self) -> tuple[Tensor, ...]:
+        return self._layout._views(self._document)
+
+    def __len__(self) -> int:
+        return len(self._layout.spec.entries)
+
+    @overload
+    def __getitem__(self, at: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Tensor]: ...
+
+    def __getitem__(self, at: int | slice) -> Tensor | Sequence[Tensor]:
+        return self._made[at]
 
 
 _known: deque[Layout] = deque(maxlen=KNOWN)
@@ -147,6 +178,18 @@ def layout_of(document: Buffer) -> Layout:
 
 def _bytes(document: Buffer) -> Array:
     return np.frombuffer(document, np.uint8)
+
+
+def _spans(places: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int, bool]]:
+    """Spans of at most BLOCK values: pieces of large tensors, and (True) those with words that stand between."""
+    found, at = [], 0
+    for place, end in zip(places, ends, strict=True):
+        if end - place >= LARGE:
+            found += [(at, place, True), (place, end, False)]
+            at = end
+    found.append((at, ends[-1], True))
+    cuts = [(range(start, stop, BLOCK), stop, mixed) for start, stop, mixed in found]
+    return [(start, min(start + BLOCK, stop), mixed) for starts, stop, mixed in cuts for start in starts]
 
 
 def _not_ordinary(values: Array) -> int:

@@ -69,7 +69,7 @@ class Coded(NamedTuple):
 class Parsed:
     """A weights document as it was sent. Its arrays are views of the buffer that it was read from."""
 
-    tensors: tuple[Tensor | Coded, ...]
+    tensors: Sequence[Tensor | Coded]
     metrics: dict[str, float | None] = field(default_factory=dict)
     metadata: dict[str, Scalar] = field(default_factory=dict)
     extra: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Parsed:
 class Document(Parsed):
     """A weights document of plain tensors."""
 
-    tensors: tuple[Tensor, ...]
+    tensors: Sequence[Tensor]
 
     @property
     def arrays(self) -> list[Array]:

@@ -257,6 +257,8 @@ def decode(body: Buffer, writable: bool = False) -> Document:
 
 def plain(document: Parsed) -> Document:
     """The same, once it is known that nothing in it is coded; raises MalformedUpdate."""
+    if isinstance(document, Document):
+        return document
     tensors = tuple([_plain(tensor) for tensor in document.tensors])
     return Document(tensors, document.metrics, document.metadata, document.extra)
 
@@ -353,7 +355,7 @@ def _extra(reader: Reader, wanted: Mapping[str, Spec] | None) -> dict[str, tuple
             group = Parsed(_tensors(reader, wanted[name] if wanted is not None else None, coded=False))
         except ShapeMismatch as error:
             raise ShapeMismatch(f"extra {name!r}: {error.detail}", extra=name, **error.values) from error
-        extra[name] = plain(group).tensors
+        extra[name] = tuple(plain(group).tensors)
     return extra
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
+from controller_api.runtime.intake import READ_INLINE
 from services import ModelStoreConfig
 from services.weights import wire
 from tests.conftest import InProcess, in_process
@@ -80,6 +82,29 @@ async def test_a_model_is_looked_at_once(controller: InProcess) -> None:
             await one.work(float(value))
     assert 1 <= len(known) <= 2
     assert all(known.values())
+
+
+async def test_updates_that_come_together_have_their_model_read_once(controller: InProcess) -> None:
+    """The model that a run begins with; those that the controller makes are never read for it."""
+    runtime, size = controller.app.state.runtime, (READ_INLINE >> 2) + 1  # so that it is read in another thread
+    first, members = by_project(np.zeros(size, "<f4")), [await join(controller.http, name) for name in "abc"]
+    assert (await controller.http.put(f"/v1/models/{digest_of(first)}", content=first, headers=MSGPACK)).is_success
+    given = {"initial_model": digest_of(first), "termination": {"federation_rounds": 3}, "evaluation": {"every": 0}}
+    assert (await controller.http.post("/v1/runs", json=given)).status_code == 201
+    read, document = [], runtime.document
+
+    async def reading(digest: str) -> memoryview:
+        read.append(digest)
+        found: memoryview = await document(digest)
+        return found
+
+    runtime.document = reading
+    for value in (1.0, 2.0):
+        tasks = [await one.task() for one in members]
+        update = by_project(np.full(size, value, "<f4"))
+        answers = await asyncio.gather(*(one.put(task, update) for one, task in zip(members, tasks, strict=True)))
+        assert [answer.status_code for answer in answers] == [201, 201, 201]
+    assert read == [digest_of(first)]
 
 
 async def test_what_transforms_make_of_it_counts(controller: InProcess) -> None:

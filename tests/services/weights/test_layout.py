@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -15,7 +16,9 @@ from services.weights import BLOCK, Layout, Tensor, check_finite, layout_of, wir
 
 FLOATS = (Tensor("w", np.arange(6, dtype=np.float32).reshape(2, 3)), Tensor("b", np.ones(5, np.float32), False))
 MIXED = (*FLOATS, Tensor("n", np.array(7, np.int64)), Tensor("h", np.ones(3, np.float16)))
-MODELS = pytest.mark.parametrize("tensors", [FLOATS, MIXED], ids=["float32", "mixed"])
+SIZES = (3, 2 * BLOCK + 5, 1, BLOCK // 3, 7)  # of large and small tensors beside one another
+LARGE = tuple(Tensor(f"t{i}", np.linspace(-1, 1, size, dtype=np.float32)) for i, size in enumerate(SIZES))
+MODELS = pytest.mark.parametrize("tensors", [FLOATS, MIXED, LARGE], ids=["float32", "mixed", "large"])
 
 
 def document(tensors: tuple[Tensor, ...], *rest: Any) -> bytearray:
@@ -29,7 +32,7 @@ def layout(tensors: tuple[Tensor, ...]) -> Layout:
     return Layout(wire.decode(model), memoryview(model))
 
 
-def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
+def same(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
     """Names, flags, dtypes, shapes and bits."""
     return [(t.name, t.trainable, t.dtype, t.shape, t.array.tobytes()) for t in one] == [
         (t.name, t.trainable, t.dtype, t.shape, t.array.tobytes()) for t in other
@@ -43,7 +46,7 @@ def test_an_update_like_the_model_is_read_as_it_is_decoded(tensors: tuple[Tensor
     body = document(update, {"loss": 0.5, "none": None}, {"examples": 3}, {"c": (Tensor("c", np.ones(2)),)})
     known, want = layout(tensors), wire.decode(body)
     assert known.fits(body)
-    found, rest = known.read(body), known.rest(body)
+    found, rest = known.take(body).tensors, known.take(body)
     assert same(found, want.tensors)
     assert (rest.metrics, rest.metadata) == (want.metrics, want.metadata)
     assert same(rest.extra["c"], want.extra["c"])
@@ -78,9 +81,9 @@ def test_no_changed_byte_is_missed(value: int, data: st.DataObject) -> None:
         want = wire.decode(body)
     except MalformedUpdate:
         with pytest.raises(MalformedUpdate):
-            known.rest(body)
+            known.take(body)
         return
-    rest = known.rest(body)
+    rest = known.take(body)
     assert same(known.read(body), want.tensors)
     assert (rest.metrics, rest.metadata) == (want.metrics, want.metadata)
 
@@ -93,7 +96,7 @@ def test_a_cut_document_does_not_fit_or_is_refused(cut: int) -> None:
         body = whole[:size]
         if known.fits(body):
             with pytest.raises(MalformedUpdate):
-                known.rest(body)
+                known.take(body)
 
 
 @MODELS
@@ -114,6 +117,22 @@ def test_what_is_not_finite_is_found_and_named(tensors: tuple[Tensor, ...], valu
             with pytest.raises(NonFiniteUpdate) as found:
                 known.check_finite(document(wrong))
             assert found.value.detail == plain.value.detail
+
+
+@MODELS
+@pytest.mark.parametrize("value", [1.1e12, -1.1e12, 3e38])
+def test_what_is_finite_and_of_no_ordinary_size_is_found(tensors: tuple[Tensor, ...], value: float) -> None:
+    """In any place of any tensor that can hold it, as the plain check says it."""
+    known = layout(tensors)
+    assert known.check_finite(document(tensors))
+    assert check_finite(tensors)
+    for index, tensor in enumerate(tensors):
+        for place in (0, -1) if tensor.dtype == np.float32 else ():
+            array = tensor.array.copy()
+            array.reshape(-1)[place] = value
+            other = (*tensors[:index], tensor._replace(array=array), *tensors[index + 1 :])
+            assert not known.check_finite(document(other))
+            assert not check_finite(other)
 
 
 def test_names_that_look_like_nan_are_no_values() -> None:
