@@ -27,7 +27,7 @@ def clean_environment(**given: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **given}
 
 
-def metis(*arguments: str, cwd: Path, timeout: float = 90.0, **environment: str) -> subprocess.CompletedProcess[str]:
+def metis(*arguments: str, cwd: Path, timeout: float = 240.0, **environment: str) -> subprocess.CompletedProcess[str]:
     """`metis` with these arguments, run to its end."""
     return subprocess.run(
         [*METIS, *arguments],

@@ -42,7 +42,7 @@ FLAGS = [
     "--no-first-run",
     "--host-resolver-rules=MAP *.example 127.0.0.1",
 ]
-PATIENCE_MS = 15_000
+PATIENCE_MS = 60_000
 
 
 # ---- what is tested against: a controller, learners made of plain requests, a browser

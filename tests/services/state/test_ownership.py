@@ -122,7 +122,7 @@ def test_when_an_owner_was_alive(hold: Hold, tmp_path: Path) -> None:
     assert first.alive_at() is None
     first.touch()
     assert first.alive_at() is None
-    assert (tmp_path / "data" / "lock").stat().st_mtime == pytest.approx(time.time(), abs=5)
+    assert (tmp_path / "data" / "lock").stat().st_mtime == pytest.approx(time.time(), abs=60)
     first.close()
     os.utime(tmp_path / "data" / "lock", (1000.0, 2000.5))
     second = Ownership(tmp_path / "data")
@@ -133,7 +133,7 @@ def test_when_an_owner_was_alive(hold: Hold, tmp_path: Path) -> None:
     owner.kill()
     owner.communicate()
     third = Ownership(tmp_path / "data")
-    assert third.alive_at() == pytest.approx(time.time(), abs=5)
+    assert third.alive_at() == pytest.approx(time.time(), abs=60)
     third.close()
 
 
