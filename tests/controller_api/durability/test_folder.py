@@ -191,7 +191,7 @@ async def test_the_time_away_counts_for_nobody(tmp_path: Path) -> None:
         learners = (await after.http.get("/v1/learners")).json()
         assert [one["state"] for one in learners] == ["active"] * 2
         assert all(0 <= one["last_seen_s"] < 10 for one in learners)
-        assert left - 10 < await closes_in(after, bert) <= left
+        assert left - 10 < await closes_in(after, bert) <= left + 5  # the last sign of life was before that look
         assert (await run_of(after.http))["round"] == 1
         await complete(after, anna, bert)
 
