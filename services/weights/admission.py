@@ -42,8 +42,8 @@ def admit(body: memoryview, expected: Expected) -> Parsed:
 
 
 def admit_alike(body: memoryview, expected: Expected, most: int) -> Document | None:
-    """The same in a time that does not depend on the model's size: of a document that is laid out as the round's model,
-    and has at most so many bytes beyond its tensors. None for any other."""
+    """The same in a time that grows with the number of tensors and not with their bytes: of a document that is laid out
+    as the round's model, and has at most so many bytes beyond its tensors. None for any other."""
     layout = expected.layout
     if layout is None or len(body) - layout.size > most or not layout.fits(body):
         return None
