@@ -14,9 +14,11 @@ from .weights import Array, Block, Tensor, blocks, each, gather, scatter
 class Algorithm(Protocol):
     """Names what learners are given beside the model, and send back with their updates.
 
-    Each of `extras` is a group of tensors in the form of the model's trainable floating ones. The controller keeps one
-    group of it, zeros at first. A train task names that as an input of this name; the update answers with a difference
-    to it in its `extra` of the same name; after each aggregation the differences are added (`add_differences`).
+    Each of `extras` is a group of tensors in the form of the model's trainable floating ones. A learner has one of its
+    own, and the controller the mean of them, weighted as the model is; all are zeros at first. A train task names the
+    mean as an input of this name; the update answers with the difference by which the learner's own has changed, in its
+    `extra` of the same name. After each aggregation the mean follows (`add_differences`), and so does what the
+    controller knows of each learner's own, for when it leaves.
     """
 
     @property
@@ -34,7 +36,7 @@ class ModelOnly:
 
 @dataclass(frozen=True)
 class SCAFFOLD:
-    """SCAFFOLD (Karimireddy et al. 2020, arXiv:1910.06378): learners correct their drift by control variates.
+    """Learners correct their drift by control variates (Karimireddy et al. 2020, arXiv:1910.06378).
 
     The input `control` is the controller's c; the update's extra `control` is c_i⁺ - c_i, by which a learner has
     changed its own.
@@ -52,21 +54,34 @@ def zeros(model: Sequence[Tensor]) -> list[Tensor]:
     return [Tensor(one.name, np.zeros(one.shape, one.dtype)) for one in moved]
 
 
-def add_differences(
-    current: Sequence[Array], differences: Sequence[Sequence[Array]], learners: int, out: Sequence[Array]
-) -> None:
-    """Write into `out` the `current` group plus (|S| / N) · mean of the differences of S of the N `learners`.
+def own_key(name: str, blob: str) -> str:
+    """Where a store keeps what a learner holds of this extra after the update of this key."""
+    return f"{name}-{blob}"
 
-    Sums are float64, in the order given, a block at a time. SCAFFOLD, algorithm 1, line 17.
+
+def add_differences(
+    current: Sequence[Array],
+    terms: Sequence[tuple[Sequence[Array], float]],
+    before: float,
+    after: float,
+    out: Sequence[Array],
+) -> None:
+    """Write into `out` the `current` group times before / after, plus the sum of the terms' arrays, each times its
+    weight, over `after`.
+
+    With the differences of S learners, weights of 1 and N learners before and after this is line 17 of SCAFFOLD's
+    algorithm 1. Sums are float64, in the order given, a block at a time.
     """
 
     def add(block: Block) -> None:
         total, term = np.zeros(block.size), np.empty(block.size)
-        for one in differences:
-            gather(one, block, term)
+        for arrays, weight in terms:
+            gather(arrays, block, term)
+            term *= weight
             total += term
-        total /= max(learners, len(differences))
+        total /= after
         gather(current, block, term)
+        term *= before / after
         total += term
         scatter(total, block, out)
 

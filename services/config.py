@@ -28,6 +28,8 @@ DIGEST_PATTERN = r"^sha256-[0-9a-f]{64}$"
 # What a stored configuration of an earlier version means by a key that it does not have, where that is not the default
 # of today: a run goes on as it began.
 MEANT_BEFORE: dict[str, Any] = {"schedule": {"factor_cap": "none"}}
+RATE_BEFORE = {"learning_rate": 0.1}  # of these server optimizers, in a configuration that names none
+RATES_BEFORE = {name: {"optimizer": RATE_BEFORE} for name in ("FedAdagrad", "FedAdam", "FedYogi")}
 
 
 class Part(BaseModel):
@@ -92,8 +94,13 @@ class Encoding(Part):
 
 
 class EvaluationPlan(Part):
-    """Which community models the members evaluate."""
+    """Which community models are evaluated, and by whom."""
 
+    who: Literal["members", "everybody", "driver"] = Field(
+        "members",
+        description="who scores a model: those that trained for its round, every learner that is here, or the driver on"
+        " data of its own, which sends its scores to `PUT /v1/runs/{run_id}/rounds/{number}/scores`",
+    )
     every: int = Field(1, ge=0, description="every n-th round and the last; 0 turns evaluation off")
     initial: bool = Field(False, description="evaluate model 0 before the first round")
     overlap: bool = Field(False, description="the next round trains while this model is evaluated")
@@ -242,7 +249,8 @@ def stored(config: Mapping[str, Any]) -> RunConfig:
 
     Raises ValidationError for what cannot be one.
     """
-    return RunConfig.model_validate(merge(MEANT_BEFORE, config))
+    meant = MEANT_BEFORE | RATES_BEFORE.get(config.get("server_optimizer", ""), {})
+    return RunConfig.model_validate(merge(meant, config))
 
 
 def check_plain(given: Mapping[str, Any]) -> None:

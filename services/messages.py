@@ -153,7 +153,9 @@ class Task(Message):
     model: Reference | None = Field(description="the model to train or evaluate; null for `init`")
     inputs: dict[str, Reference] = Field(default_factory=dict, description="beside the model: see `algorithm`")
     result: ResultTarget
-    config: dict[str, Any] = Field(description="the run's `train` or `evaluate` parameters, and `round`")
+    config: dict[str, Any] = Field(
+        description="the run's `train` or `evaluate` parameters, `round`, and a `seed` for the learner's draws"
+    )
     encoding: UpdateEncoding | None = Field(None, description="how to send the update; null: plain tensors")
     expires_in_s: float = Field(description="after this the result is no longer wanted")
     heartbeat_s: float = Field(description="send a heartbeat at least this often while working")

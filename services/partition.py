@@ -49,9 +49,11 @@ def iid_partition(
 def dirichlet_partition(
     labels: ArrayLike, num_partitions: int, alpha: float, seed: int = 1990, min_size: int = 1
 ) -> list[Indices]:
-    """Divide each class among the learners in proportions drawn from a Dirichlet distribution (Hsu et al. 2019).
+    """Divide each class among the learners in proportions drawn from a Dirichlet (Yurochkin et al. 2019).
 
-    labels: (n,) class of each row. alpha > 0: 0.1 gives most learners one or two classes, 100 is close to iid.
+    Learners differ in size, too; `dirichlet_mixture_partition` keeps them alike in that. NIID-Bench (Li et al. 2022)
+    splits so. labels: (n,) class of each row. alpha > 0: 0.1 gives most learners one or two classes, 100 is close to
+    iid.
     A learner that comes out below `min_size` rows is topped up from the largest one, so that a draw never fails.
     Returns one (n_k,) index array per learner. Raises ValueError when an argument is out of range, or when there are
     fewer than num_partitions * min_size rows.
@@ -66,6 +68,37 @@ def dirichlet_partition(
         for mine, piece in zip(pieces, _cut(rows, num_partitions, alpha, rng), strict=True):
             mine.append(piece)
     return _topped_up([rng.permutation(np.concatenate(mine)) for mine in pieces], min_size)
+
+
+def dirichlet_mixture_partition(
+    labels: ArrayLike, num_partitions: int, alpha: float, seed: int = 1990
+) -> list[Indices]:
+    """Give each learner as many rows, of classes in proportions drawn from a Dirichlet (Hsu, Qi and Brown 2019).
+
+    "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification" (arXiv:1909.06335):
+    a learner's proportions are drawn around those of all rows. What a class no longer has is taken from its others, and
+    in the end from what is left. labels: (n,) class of each row. alpha > 0: the smaller, the fewer classes. Returns one
+    (n_k,) index array per learner, whose sizes differ by at most one. Raises ValueError when an argument is out of
+    range, or when there are fewer rows than partitions.
+    """
+    classes = _one_dimensional(labels)
+    _check(len(classes), num_partitions, 1)
+    _check_alpha(alpha)
+    rng = np.random.default_rng(seed)
+    names, sizes = np.unique(classes, return_counts=True)
+    rows = [rng.permutation(np.flatnonzero(classes == name)) for name in names]
+    taken = np.zeros(len(names), np.int64)
+    parts = []
+    for share in _deal(np.arange(len(classes)), num_partitions):
+        wanted, before = rng.dirichlet(alpha * sizes / len(classes)), taken.copy()
+        while missing := len(share) - int((taken - before).sum()):
+            left = sizes - taken
+            odds = np.where(left > 0, wanted, 0.0)
+            odds = odds if odds.sum() > 0 else left.astype(float)
+            taken += np.minimum(rng.multinomial(missing, odds / odds.sum()), left)
+        mine = [rows[i][start:stop] for i, (start, stop) in enumerate(zip(before, taken, strict=True))]
+        parts.append(rng.permutation(np.concatenate(mine)))
+    return parts
 
 
 def shard_partition(

@@ -27,14 +27,21 @@ class Scaler(Protocol):
 
 
 @dataclass(frozen=True)
-class FromMetadata:
-    """The count that the learner reports under `key`."""
-
-    key: str
+class NumTrainingExamples:
+    """The rows that a learner trained on, `num_training_examples` (McMahan et al. 2017, arXiv:1602.05629)."""
 
     def factor(self, metadata: Mapping[str, Any]) -> float:
         """See Scaler.factor."""
-        return count(metadata, self.key)
+        return count(metadata, "num_training_examples")
+
+
+@dataclass(frozen=True)
+class NumCompletedBatches:
+    """The batches that a learner did, `num_completed_batches` (Stripelis et al. 2023, arXiv:2311.00334)."""
+
+    def factor(self, metadata: Mapping[str, Any]) -> float:
+        """See Scaler.factor."""
+        return count(metadata, "num_completed_batches")
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def _capped(factor: float, cap: float, ordered: Sequence[float]) -> float:
 
 
 SCALERS: dict[str, Callable[[], Scaler]] = {
-    "NumTrainingExamples": lambda: FromMetadata("num_training_examples"),
-    "NumCompletedBatches": lambda: FromMetadata("num_completed_batches"),
+    "NumTrainingExamples": NumTrainingExamples,
+    "NumCompletedBatches": NumCompletedBatches,
     "NumParticipants": NumParticipants,
 }

@@ -9,9 +9,11 @@ import heapq
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
+
+from .parameters import Checked, text, whole
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,14 @@ class RoundRobin:
 
 
 @dataclass(frozen=True)
-class ByLabel:
+class ByLabel(Checked):
     """Stratified: each value of a label gets its share of the places, and at least one while there are enough.
 
     Learners without the label are a group of their own. With fewer places than groups, the groups that get one are
     drawn. Within a group each learner is as likely as any other.
     """
 
-    label: str  # key of the labels that learners give when they enrol
-
-    def __post_init__(self) -> None:
-        _check_text("label", self.label)
+    label: Annotated[str, text(meaning="key of the labels that learners give when they enrol")]
 
     def select(self, candidates: Sequence[Candidate], count: int, seed: int, round_number: int) -> list[Candidate]:
         """See Selector.select."""
@@ -99,7 +98,7 @@ def _places(sizes: Sequence[int], count: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class PowerOfChoice:
+class PowerOfChoice(Checked):
     """Draws some candidates and keeps those with the highest loss (Cho et al. 2020, arXiv:2010.01243).
 
     The variant that asks nothing of learners beforehand (there: rpow-d): the loss is the one that came with a
@@ -107,13 +106,8 @@ class PowerOfChoice:
     is said by the scaling factor.
     """
 
-    candidates: int | None = None  # d, at least as many as are wanted; unset: twice as many
-    metric: str = "loss"
-
-    def __post_init__(self) -> None:
-        if self.candidates is not None and (type(self.candidates) is not int or self.candidates < 1):
-            raise ValueError(f"candidates must be a whole number of at least 1, got {self.candidates!r}")
-        _check_text("metric", self.metric)
+    candidates: Annotated[int | None, whole(1, meaning="d, at least what is wanted; unset: twice that")] = None
+    metric: Annotated[str, text(meaning="of the updates, the loss")] = "loss"
 
     def select(self, candidates: Sequence[Candidate], count: int, seed: int, round_number: int) -> list[Candidate]:
         """See Selector.select."""
@@ -135,11 +129,6 @@ def _draw(candidates: Sequence[Candidate], size: int, seed: int, round_number: i
     """So many of the candidates (all, when there are fewer) in a random order: a function of seed and round."""
     random = np.random.default_rng([seed, round_number])
     return [candidates[i] for i in random.choice(len(candidates), size=min(size, len(candidates)), replace=False)]
-
-
-def _check_text(name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{name} must be a text, got {value!r}")
 
 
 def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:

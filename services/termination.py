@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from .config import TerminationSignals
+from .config import TerminationSignals, nearest
 from .errors import InvalidConfig
 
+UNREPORTED = 3  # evaluations without the watched metric that end a run
 Score = tuple[int, float | None]  # round and watched metric of its model
 
 
@@ -67,6 +68,29 @@ def after_round(signals: TerminationSignals, rounds: int, scores: Sequence[Score
     if patience is not None and _stale(scores, signals.evaluation_metric_mode) >= patience:
         return Ending("patience_rounds", f"{signals.evaluation_metric} has not improved for {patience} rounds")
     return None
+
+
+@dataclass(frozen=True)
+class Unreported:
+    """The metric that a run watches, which no learner reports."""
+
+    reason: str
+    final: bool  # enough models were evaluated to end the run
+
+
+def unreported(
+    signals: TerminationSignals, scores: Sequence[Score], reported: Callable[[], Collection[str]]
+) -> Unreported | None:
+    """What to say, and do, of a metric that is not among the names `reported` of so many evaluated models.
+
+    The run would never end by it: that is told at once, and is its end after `patience_rounds`, else 3 evaluations.
+    """
+    metric = signals.evaluation_metric
+    if metric is None or not scores or any(score is not None for _, score in scores) or metric in (names := reported()):
+        return None
+    last = UNREPORTED if signals.patience_rounds is None else signals.patience_rounds
+    reason = f"no learner reports {metric!r}{nearest(metric, names) if names else '; they report nothing'}"
+    return Unreported(reason, len(scores) >= last)
 
 
 def is_better(score: float, than: float, mode: str) -> bool:

@@ -18,9 +18,7 @@ TORCH = Path("learner_agent/pytorch")  # what only its users import
 EDGE = ("rest", "store", "state", "process")  # rooms of the domain that touch the world
 NUMERIC_LOOPS = Path("services/weights/blocks.py")  # shares numpy's loops out to threads, waits for all of them
 REGISTRIES = {Path("services", name) for name in ("aggregation", "encoding", "optimizers", "scheduling", "transforms")}
-SMALL = {  # with one importer, and why they stand alone
-    "learner_agent/agent/inputs.py": "a cache with a rule of its own, tested alone",
-}
+SMALL: dict[str, str] = {}  # with one importer, and why they stand alone
 ENTERED_OTHERWISE = {  # modules that are imported past their room's face, and why
     "controller_api.http.routes": "a room in a room: the app puts its routes together",
     "driver_cli.local.demo": "a program, loaded by its command alone",

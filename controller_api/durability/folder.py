@@ -78,8 +78,7 @@ class Folder:
         for info in federation.runs.verifiable():  # a run can go on without
             with suppress(UnknownModel, InvalidUpdate):
                 await models.hold(replace(info, coded=None))
-        for key in federation.runs.kept_states():
-            models.know_state(key)
+        models.know_states(federation.runs.kept_states())
         return left
 
 

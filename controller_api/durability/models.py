@@ -6,7 +6,7 @@ The model that a run names to begin with is made ready, with what goes beside it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from services.config import resolve
@@ -28,7 +28,7 @@ class Models:
         self._calls = calls
         self._known: dict[str, tuple[ModelInfo, Layout]] = {}
         self.ordinary: dict[str, bool] = {}  # by digest, of those that were looked at: see checks.check_finite
-        self._states: set[str] = set()  # keys of stored states of rules and optimizers
+        self._states: set[str] = set()  # keys of such documents: see know_states
 
     def find(self, digest: str) -> tuple[ModelInfo, Layout]:
         """What is known of a model that is held; raises UnknownModel."""
@@ -47,9 +47,9 @@ class Models:
                 self._known[one.digest] = (one, layout)
                 self._calls.cancel(self._store.drop, one.digest)
 
-    def know_state(self, key: str) -> None:
-        """The state of a rule or an optimizer is in the store."""
-        self._states.add(key)
+    def know_states(self, keys: Iterable[str]) -> None:
+        """States of a rule or an optimizer, and what learners hold of an algorithm, are in the store."""
+        self._states.update(keys)
 
     async def hold(self, info: ModelInfo) -> None:
         """A model, and what goes with it, is in the store: learn its layout; raises UnknownModel."""

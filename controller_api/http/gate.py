@@ -94,6 +94,7 @@ POLICIES: dict[str, dict[str, Policy]] = {
     "/v1/runs": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
     "/v1/runs/{run_id}": {"GET": Policy(READERS)},
     "/v1/runs/{run_id}/rounds": {"GET": Policy(READERS), "POST": Policy(OPERATOR, JSON)},
+    "/v1/runs/{run_id}/rounds/{number}/scores": {"PUT": Policy(OPERATOR, JSON, SCORES_BYTES)},
     "/v1/runs/{run_id}/results": {"GET": Policy(READERS)},
     "/v1/runs/{run_id}/model": {"GET": Policy(OPERATOR)},
     "/v1/runs/{run_id}/stop": {"POST": Policy(OPERATOR, JSON)},

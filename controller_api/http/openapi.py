@@ -213,5 +213,6 @@ SPECIFIC: dict[tuple[str, str], list[type[e.FederationError]]] = {
     ],
     ("POST", "/v1/runs/{run_id}/stop"): [e.UnknownRun],
     ("POST", "/v1/runs/{run_id}/rounds"): [e.UnknownRun, e.NotManual, e.TaskVoid],
+    ("PUT", "/v1/runs/{run_id}/rounds/{number}/scores"): [e.UnknownRun, e.DifferentBody, e.TaskVoid],
     ("GET", "/v1/events"): [e.NotParseable],
 }

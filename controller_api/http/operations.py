@@ -41,7 +41,7 @@ TASK = {
     "model": {"digest": DIGEST, "url": f"../../models/{DIGEST}", "size": 19345},
     "inputs": {},
     "result": {"url": f"../../tasks/{TASK_ID}/result"},
-    "config": {"epochs": 1, "learning_rate": 0.05, "round": 1},
+    "config": {"seed": 3418754198, "epochs": 1, "learning_rate": 0.05, "round": 1},
     "encoding": None,
     "expires_in_s": 3600.0,
     "heartbeat_s": 10.0,

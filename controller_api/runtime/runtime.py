@@ -18,10 +18,21 @@ from typing import Any, TypeVar
 import structlog
 
 from services import messages as m
+from services.aggregation import Imprecise
 from services.engine import Made, aggregate, store_model
 from services.errors import AggregationFailed, DiskFull, FederationError, UnknownModel
 from services.failures import of_error
-from services.federation import Aggregation, Assignment, EnrolmentRate, Federation, Member, ModelInfo, Outcome, RunState
+from services.federation import (
+    Aggregation,
+    Assignment,
+    EnrolmentRate,
+    Federation,
+    Member,
+    ModelInfo,
+    Outcome,
+    RoundState,
+    RunState,
+)
 from services.process import reach
 from services.state import Recorder
 from services.store import ModelStore
@@ -335,6 +346,10 @@ class Runtime:
         """See Federation.next_round."""
         return await self._lasting(lambda: self.federation.next_round(run_id, number, self.now))
 
+    async def take_scores(self, run_id: str, number: int, scores: m.Metrics) -> RoundState:
+        """See Stages.take_scores."""
+        return await self._lasting(lambda: self.federation.take_scores(run_id, number, scores, self.now))
+
     async def follow(self, after: int) -> AsyncIterator[list[m.Event]]:
         """See EventLog.follow."""
         async for batch in self.events.follow(after):
@@ -418,12 +433,15 @@ class Runtime:
         try:
             reach("aggregation-begun")
             made = await self.calls.repeat(aggregate, job, self.store, time.perf_counter)
+        except Imprecise:
+            self._changed(lambda: self.federation.begin_anew(job))
         except Exception as error:
             if self.stopped.is_set() and isinstance(error, FederationError) and error.retryable:
                 return  # the next process does it anew
             why, traceback = (error.detail, None) if isinstance(error, FederationError) else of_error(error)
             if self.federation.active:  # else the run has ended meanwhile, and its models may be gone
                 log.error("aggregation failed", round=job.round, error=why, exception=traceback)
+            self.models.know_states(job.own_keys)
             if isinstance(error, AggregationFailed):  # of these updates; others may do
                 self._changed(lambda: self.federation.round_failed(job, why, self.now))
                 await self._sweeper.sweep()
@@ -437,8 +455,7 @@ class Runtime:
         for one in ((made.model, made.layout), *made.inputs):
             self.models.know(*one)
         self.models.ordinary[made.model.digest] = made.ordinary
-        for key in filter(None, made.stored):
-            self.models.know_state(key)
+        self.models.know_states([*filter(None, made.stored), *job.own_keys])
         reach("model-stored")
         self._changed(
             lambda: self.federation.aggregated(job, made.model, made.states, made.spent_s, self.now, made.stored)

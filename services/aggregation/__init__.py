@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from .base import (
     Aggregator,
+    Imprecise,
     State,
     View,
     arrivals,
     check_update,
     is_elementwise,
+    is_weighted,
     keeps_previous,
     min_updates,
     takes_rounds,
@@ -26,7 +28,6 @@ from .fedstride import FedStride
 from .geometric_median import GeometricMedian
 from .krum import Krum, MultiKrum
 from .median import Median
-from .parameters import check_decay, check_positive
 from .qfedavg import QFedAvg
 from .trimmed_mean import TrimmedMean
 
@@ -49,13 +50,13 @@ RULES: dict[str, Callable[..., Aggregator]] = {
 __all__ = [
     "RULES",
     "Aggregator",
+    "Imprecise",
     "State",
     "View",
     "arrivals",
-    "check_decay",
-    "check_positive",
     "check_update",
     "is_elementwise",
+    "is_weighted",
     "keeps_previous",
     "min_updates",
     "takes_rounds",

@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ..errors import AggregationFailed
 from ..weights import Array
 
 State = Mapping[str, Any]  # whatever a rule must remember between calls: arrays and scalars, so it can be checkpointed
+
+
+class Imprecise(Exception):
+    """A rule's state has lost what it would need for the next model: it is to be called without one, with the newest
+    update of every learner (only for a rule that `keeps_previous`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +105,20 @@ def is_elementwise(rule: Aggregator) -> bool:
     return bool(getattr(rule, "elementwise", False))
 
 
+def is_weighted(rule: Aggregator) -> bool:
+    """Whether updates count in a rule by their scaling factors, and not each the same."""
+    return bool(getattr(rule, "weighted", True))
+
+
 def min_updates(rule: Aggregator) -> int:
     """How many updates a rule needs."""
     return int(getattr(rule, "min_updates", 1))
+
+
+def check_enough(rule: Aggregator, views: Sequence[View]) -> None:
+    """Raise AggregationFailed when there are fewer updates than the rule needs: learners may have dropped out."""
+    needed = min_updates(rule)
+    if len(views) < needed:
+        raise AggregationFailed(
+            f"{rule} needs {needed} updates, there are {len(views)}", expected=needed, got=len(views)
+        )

@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from ..parameters import Checked
 from ..weights import Array
-from .base import State, View
-from .distances import squared_distances
+from .base import State, View, check_enough
+from .distances import robustly, squared_distances
+from .krum import NumByzantine
 from .order_statistics import by_order
-from .parameters import check_enough, check_whole
 
 
 @dataclass(frozen=True)
-class Bulyan:
-    """Scaling factors are ignored. All tensors of the chosen updates enter, also those that distances leave out."""
+class Bulyan(Checked):
+    """Of updates that Krum chose, the mean of the values next to the median (El Mhamdi et al. 2018, arXiv:1802.07927).
 
-    num_byzantine: int
+    Scaling factors are ignored. Tensors that no distance looks at are the median of all updates.
+    """
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a number that cannot be."""
-        check_whole("num_byzantine", self.num_byzantine, 0)
+    num_byzantine: NumByzantine
+
+    weighted: ClassVar[bool] = False
 
     @property
     def min_updates(self) -> int:
@@ -45,8 +48,12 @@ class Bulyan:
         check_enough(self, views)
         chosen = one_by_one(squared_distances(views), self.num_byzantine)
         kept = len(chosen) - 2 * self.num_byzantine
-        models = [views[index].arrays for index in chosen]
-        return by_order(models, 0, len(models), lambda rows: mean_around_median(rows, kept), out), state
+
+        def combine(models: list[list[Array]], made: list[Array]) -> None:
+            among = [models[i] for i in chosen]
+            by_order(among, 0, len(among), lambda rows: mean_around_median(rows, kept), made)
+
+        return robustly(views, combine, out), state
 
 
 def one_by_one(distances: Array, num_byzantine: int) -> list[int]:

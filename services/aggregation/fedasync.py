@@ -8,32 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from ..errors import AggregationFailed
+from ..parameters import number
 from ..weights import Array
 from .base import Arrivals, State, View
 from .fedavg import mean
-from .parameters import check_positive
 from .staleness import Fading
 
 
 @dataclass(frozen=True)
 class FedAsync(Fading):
-    """Scaling factors are ignored. `alpha` 0.6 and the parameters of s are the paper's."""
+    """Each update is mixed into the model as it comes (Xie et al. 2019, arXiv:1903.03934).
 
-    alpha: float = 0.6
+    Scaling factors are ignored. `alpha` 0.6 and the parameters of s are the paper's.
+    """
+
+    alpha: Annotated[float, number(above=0, most=1, meaning="how much of the model a fresh update replaces")] = 0.6
 
     elementwise: ClassVar[bool] = True
     rounds: ClassVar[bool] = False
     arrivals: ClassVar[Arrivals] = Arrivals()
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a parameter that cannot be."""
-        check_positive("alpha", self.alpha)
-        if self.alpha > 1:
-            raise ValueError(f"alpha must be at most 1, got {self.alpha!r}")
-        super().__post_init__()
 
     def aggregate(
         self,

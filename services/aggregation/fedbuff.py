@@ -8,32 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 
 from ..errors import AggregationFailed
+from ..parameters import number, whole
 from ..weights import Array, Block, blocks, each, empty_like, fit_dtype, gather, scatter
 from .base import Arrivals, State, View
-from .parameters import check_positive, check_whole
 from .staleness import Fading
 
 
 @dataclass(frozen=True)
 class FedBuff(Fading):
-    """Scaling factors are ignored. `buffer_size` 10 and s(t) = 1/√(1 + t) are the paper's."""
+    """Once so many updates have come, a step along their mean (Nguyen et al. 2022, arXiv:2106.06639).
 
-    buffer_size: int = 10
-    server_learning_rate: float = 1.0
+    Scaling factors are ignored. `buffer_size` 10 and s(t) = 1/√(1 + t) are the paper's.
+    """
+
+    buffer_size: Annotated[int, whole(1, meaning="updates that make a community model")] = 10
+    server_learning_rate: Annotated[float, number(above=0, meaning="η, the length of the step")] = 1.0
 
     elementwise: ClassVar[bool] = True
     rounds: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a parameter that cannot be."""
-        check_whole("buffer_size", self.buffer_size, 1)
-        check_positive("server_learning_rate", self.server_learning_rate)
-        super().__post_init__()
 
     @property
     def arrivals(self) -> Arrivals:

@@ -1,7 +1,9 @@
 """FedNova: updates are compared by what one local step did, however many each learner took (Wang et al. 2020).
 
 "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization", NeurIPS 2020 (arXiv:2007.07481),
-for plain local SGD: W + tau_eff * sum of p_k * (w_k - W) / tau_k, with p_k normalised and tau_eff = sum of p_k * tau_k.
+W + tau_eff * sum of p_k * (w_k - W) / tau_k, with p_k normalised and tau_eff = sum of p_k * tau_k. tau_k, the L1 norm
+of a_k in the paper, is by how many plain steps a learner's own optimizer went: with momentum, decay or a proximal term
+more or fewer than its batches.
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ from .base import State, View
 from .fedavg import shares_of
 from .pseudo_gradients import step
 
-STEPS = "num_completed_batches"
+STEPS, BATCHES = "effective_steps", "num_completed_batches"
 
 
 @dataclass(frozen=True)
 class FedNova:
-    """Weighted by the scaling factors p_k; tau_k is the `num_completed_batches` of the update's metadata.
+    """A mean of steps: who does many pulls no harder (Wang et al. 2020, arXiv:2007.07481).
 
-    It moves trainable floating tensors; the others take the mean weighted by p_k. When all took equally many steps it
-    is FedAvg.
+    Weighted by the scaling factors p_k; tau_k is the `effective_steps` of the update's metadata. Where a learner tells
+    none, its `num_completed_batches` count, which is right for plain SGD. It moves trainable floating tensors; the
+    others take the mean weighted by p_k. When all took equally many steps it is FedAvg.
     """
 
     def check_update(self, metadata: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
@@ -44,7 +47,7 @@ class FedNova:
         given = zip(views, factors, (_steps(view.metadata) for view in views), strict=True)
         kept = [(view, factor, steps) for view, factor, steps in given if factor > 0 and steps > 0]
         if not kept:
-            raise AggregationFailed(f"no update has a scaling factor and {STEPS} above 0: there is nothing to average")
+            raise AggregationFailed(f"no update has a scaling factor and {BATCHES} above 0: nothing can be averaged")
         if len(kept) == 1:
             return copy(kept[0][0].arrays, out), state
         weights = [factor for _, factor, _ in kept]
@@ -55,4 +58,5 @@ class FedNova:
 
 
 def _steps(metadata: Mapping[str, Any]) -> float:
-    return count(metadata, STEPS, 'choose another aggregation_rule than "FedNova"')
+    key = BATCHES if metadata.get(STEPS) is None else STEPS
+    return count(metadata, key, 'choose another aggregation_rule than "FedNova"')

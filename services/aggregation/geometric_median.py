@@ -10,34 +10,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 
+from ..parameters import Checked, number, whole
 from ..weights import Array
-from .base import State, View
-from .distances import scalar_products
+from .base import State, View, check_enough
+from .distances import robustly, scalar_products
 from .fedavg import mean
-from .parameters import check_enough, check_positive, check_whole
 
 STANDS = 1e-9  # relative change of every weight below which the steps end
 
 
 @dataclass(frozen=True)
-class GeometricMedian:
-    """Every update counts the same: scaling factors are ignored. `nu`: distances below it count as `nu`.
+class GeometricMedian(Checked):
+    """The point with the smallest sum of distances to the updates (Pillutla et al. 2022, arXiv:1912.13445).
+
+    Every update counts the same: scaling factors are ignored.
 
     The paper takes few steps, because there each costs a round of messages. Here a step costs next to nothing, and a
     single far update would hold a few steps near itself: so they go on until the weights stand still, `iterations` at
-    most. Distances run over trainable floating tensors; the other tensors take the mean of the same weights.
+    most. Distances run over trainable floating tensors; the other tensors are the median of all updates.
     """
 
-    iterations: int = 1000
-    nu: float = 1e-6
+    weighted: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        check_whole("iterations", self.iterations, 1)
-        check_positive("nu", self.nu)
+    iterations: Annotated[int, whole(1, meaning="of Weiszfeld's algorithm at most")] = 1000
+    nu: Annotated[float, number(above=0, meaning="distances below it count as it")] = 1e-6
 
     def aggregate(
         self,
@@ -49,8 +49,9 @@ class GeometricMedian:
         """See Aggregator.aggregate; keeps no state. An update whose factor is 0 counts too."""
         check_enough(self, views)
         weights = weiszfeld(scalar_products(views), self.iterations, self.nu)
-        kept = [(view.arrays, weight) for view, weight in zip(views, weights.tolist(), strict=True) if weight > 0]
-        return mean([arrays for arrays, _ in kept], [weight for _, weight in kept], out), state
+        kept = {i: weight for i, weight in enumerate(weights.tolist()) if weight > 0}
+        factors = list(kept.values())
+        return robustly(views, lambda models, made: mean([models[i] for i in kept], factors, made), out), state
 
 
 def weiszfeld(products: Array, iterations: int, nu: float) -> Array:

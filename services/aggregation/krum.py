@@ -2,32 +2,37 @@
 
 "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017 (arXiv:1703.02757). Of n updates
 of which f may be Byzantine, n >= 2f + 3, an update's score is the sum of its n - f - 2 smallest squared distances to
-others, over the trainable floating tensors. Equal scores go in the order of the learners' names.
+others, over the trainable floating tensors. Equal scores go in the order of the learners' names. Tensors that no
+distance looks at are the median of all updates.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
 import numpy as np
 
+from ..parameters import Checked, whole
 from ..weights import Array, copy
-from .base import State, View
-from .distances import squared_distances
+from .base import State, View, check_enough
+from .distances import robustly, squared_distances
 from .fedavg import mean
-from .parameters import check_enough, check_whole
+
+NumByzantine = Annotated[int, whole(0, meaning="f, how many updates may lie")]
 
 
 @dataclass(frozen=True)
-class Krum:
-    """The update of the smallest score, as it is. Scaling factors are ignored."""
+class Krum(Checked):
+    """The one update that is nearest to its n - f - 2 nearest others (Blanchard et al. 2017, arXiv:1703.02757).
 
-    num_byzantine: int
+    Its weights are taken as they are. Scaling factors are ignored.
+    """
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a number that cannot be."""
-        check_whole("num_byzantine", self.num_byzantine, 0)
+    num_byzantine: NumByzantine
+
+    weighted: ClassVar[bool] = False
 
     @property
     def min_updates(self) -> int:
@@ -43,24 +48,21 @@ class Krum:
     ) -> tuple[list[Array], State | None]:
         """See Aggregator.aggregate; keeps no state. An update whose factor is 0 counts too."""
         check_enough(self, views)
-        return copy(views[by_score(views, self.num_byzantine)[0]].arrays, out), state
+        chosen = by_score(views, self.num_byzantine)[0]
+        return robustly(views, lambda models, made: copy(models[chosen], made), out), state
 
 
 @dataclass(frozen=True)
-class MultiKrum:
-    """The plain mean of the `num_selected` updates of the smallest scores, by default n - f of n.
+class MultiKrum(Checked):
+    """The plain mean of the updates that are best by Krum's score (Blanchard et al. 2017, arXiv:1703.02757).
 
-    Scaling factors are ignored. All tensors of the selected updates enter, also those that distances leave out.
+    Scaling factors are ignored.
     """
 
-    num_byzantine: int
-    num_selected: int | None = None
+    num_byzantine: NumByzantine
+    num_selected: Annotated[int | None, whole(1, meaning="how many are averaged; unset: n - f of n")] = None
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a number that cannot be."""
-        check_whole("num_byzantine", self.num_byzantine, 0)
-        if self.num_selected is not None:
-            check_whole("num_selected", self.num_selected, 1)
+    weighted: ClassVar[bool] = False
 
     @property
     def min_updates(self) -> int:
@@ -78,7 +80,8 @@ class MultiKrum:
         check_enough(self, views)
         wanted = self.num_selected or len(views) - self.num_byzantine
         selected = sorted(by_score(views, self.num_byzantine)[:wanted])
-        return mean([views[index].arrays for index in selected], [1.0] * len(selected), out), state
+        equal = [1.0] * len(selected)
+        return robustly(views, lambda models, made: mean([models[i] for i in selected], equal, made), out), state
 
 
 def by_score(views: Sequence[View], num_byzantine: int) -> list[int]:

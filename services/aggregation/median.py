@@ -14,9 +14,13 @@ from .order_statistics import middle_mean
 
 @dataclass(frozen=True)
 class Median:
-    """Of an even count the mean of the middle two. Every update counts the same: scaling factors are ignored."""
+    """Of each coordinate the middle value, of an even count the mean of two (Yin et al. 2018, arXiv:1803.01498).
+
+    Every update counts the same: scaling factors are ignored.
+    """
 
     elementwise: ClassVar[bool] = True
+    weighted: ClassVar[bool] = False
 
     def aggregate(
         self,

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..weights import Array, Block, blocks, each, empty_like, fit_dtype, gather_rows, scatter
+from .whole_numbers import WholeSum
 
 SPACE = 1 << 23  # bytes of all rows of a block
 ROW = 1 << 14  # elements of a row at most: longer ones leave the cache, shorter ones are all overhead
@@ -35,8 +36,8 @@ def middle_mean(
 ) -> list[Array]:
     """Per coordinate, the mean of the values without the `cut` smallest and the `cut` largest ones.
 
-    A single value that remains is kept to the bit. Integers are rounded half to even (exact up to 2^53), a bool is
-    True when more than half of what remains is. Written into `out` if that is given.
+    A single value that remains is kept to the bit. Integers are rounded half to even, a bool is True when more than
+    half of what remains is. Written into `out` if that is given.
     """
 
     def combine(kept: Sequence[Array]) -> Array:
@@ -55,8 +56,8 @@ def by_order(
 ) -> list[Array]:
     """Per coordinate, what `combine` makes of the values from the place `first` up to `stop` in ascending order.
 
-    It is given rows of a block, in the tensors' dtype, and returns one of them or a row of float64. Written into `out`
-    if that is given.
+    It is given rows of a block, in the tensors' dtype, and returns one of them or a row of float64, of whole numbers
+    and bools one of theirs. Written into `out` if that is given.
     """
     made = empty_like(models[0]) if out is None else list(out)
     count = len(models)
@@ -73,7 +74,7 @@ def by_order(
             gather_rows(models, block, rows[:count])
             kept = _sorted(rows, steps, slice(first, stop))
             found = combine(kept)
-            if not any(found is one for one in kept):
+            if dtype.kind not in "iub" and not any(found is one for one in kept):
                 fit_dtype(found, dtype)
             scatter(found, block, made)
 
@@ -140,10 +141,15 @@ def _turn(bits: Array, spare: Array) -> None:
 
 
 def _mean(ordered: Sequence[Array]) -> Array:
-    """Mean of rows in ascending order, in float64.
+    """Mean of rows in ascending order, in float64, of whole numbers in their dtype.
 
     It is the middle value plus the mean difference from it, so that what all agree on stays.
     """
+    if ordered[0].dtype.kind in "iub":
+        total = WholeSum(ordered[0].dtype, [1] * len(ordered))
+        for row in ordered:
+            total.add(row)
+        return total.mean()
     mean, middle, term = np.empty((3, ordered[0].size))
     np.copyto(middle, ordered[len(ordered) // 2], casting="unsafe")
     mean[:] = 0.0

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from ..errors import InvalidWeight
+from ..parameters import Checked, number
 from ..weights import Array
 from .base import State, View
 from .fedavg import counted, mean
-from .parameters import check_at_least_zero, check_positive
 from .pseudo_gradients import squared_norms, step
 
 LOSS = "loss_before_training"
@@ -25,21 +25,16 @@ SMALLEST = 1e-10  # a loss below it counts as it: no power of 0
 
 
 @dataclass(frozen=True)
-class QFedAvg:
-    """`q` says how much fairness counts: 0 is FedAvg. `learning_rate` is the learners' own, whose inverse estimates L.
+class QFedAvg(Checked):
+    """A mean in which learners with a higher loss count more (Li et al. 2020, arXiv:1905.10497).
 
     Weighted by the scaling factors p_k; F_k is the `loss_before_training` of the update's metrics. It moves trainable
     floating tensors, over which |D_k| runs; the others take the mean weighted by p_k. With q above 0 the step is
     shorter than FedAvg's, the more so the longer the updates are.
     """
 
-    q: float
-    learning_rate: float
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        check_at_least_zero("q", self.q)
-        check_positive("learning_rate", self.learning_rate)
+    q: Annotated[float, number(0, meaning="how much fairness counts: 0 is FedAvg")]
+    learning_rate: Annotated[float, number(above=0, meaning="the learners' own, whose inverse estimates L")]
 
     def check_update(self, metadata: Mapping[str, Any], metrics: Mapping[str, float | None]) -> None:
         """Raise InvalidWeight unless the update tells its loss before training."""

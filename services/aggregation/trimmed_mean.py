@@ -5,30 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from ..errors import AggregationFailed
+from ..parameters import Checked, number
 from ..weights import Array
 from .base import State, View
 from .order_statistics import middle_mean
 
 
 @dataclass(frozen=True)
-class TrimmedMean:
-    """Leaves out the floor(`trim_ratio` x updates) smallest and as many of the largest values of each coordinate.
+class TrimmedMean(Checked):
+    """Of each coordinate the mean without the smallest and the largest values (Yin et al. 2018, arXiv:1803.01498).
 
-    With few updates that may be none: 0.1 of 9. Every update counts the same: scaling factors are ignored.
+    Left out are floor(`trim_ratio` x updates) at each end. With few updates that may be none: 0.1 of 9. Every update
+    counts the same: scaling factors are ignored.
     """
 
     elementwise: ClassVar[bool] = True
+    weighted: ClassVar[bool] = False
 
-    trim_ratio: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Raise ValueError unless something remains of any number of updates."""
-        ratio = self.trim_ratio
-        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 0.5:
-            raise ValueError(f"trim_ratio must be at least 0 and below 0.5, got {ratio!r}")
+    trim_ratio: Annotated[float, number(0, below=0.5, meaning="share of the updates that goes at each end")] = 0.1
 
     def trimmed(self, count: int) -> int:
         """How many values of `count` go at each end."""

@@ -17,7 +17,9 @@ LARGEST = float.fromhex("0x1.fep127")  # about 3.39e38: beyond it lies infinity
 
 @dataclass(frozen=True)
 class BFloat16:
-    """float64 is rounded to float32 first. Numbers of 16 bits gain nothing by it and are left alone."""
+    """Half the bytes of float32, relative error up to 2^-8.
+
+    float64 is rounded to float32 first. Numbers of 16 bits gain nothing by it and are left alone."""
 
     feedback: ClassVar[bool] = False
 

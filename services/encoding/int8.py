@@ -1,7 +1,8 @@
 """`int8`: whole numbers from -127 to 127 times one scale per tensor, the largest magnitude over 127.
 
 A quarter of the bytes of float32; every number is off by at most half a scale. Updates are sent as differences, whose
-scale is that of the training step and not of the weights (FedPAQ, Reisizadeh et al. 2020).
+scale is that of the training step and not of the weights (FedPAQ, Reisizadeh et al. 2020). One update is biased, since
+it rounds to the nearest; their sum is not: what rounding leaves out is part of the next (error feedback).
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ SMALLEST = float(np.finfo(np.float32).tiny)  # a smaller scale would itself be c
 
 @dataclass(frozen=True)
 class Int8:
-    """The scale is a float32; quotients and products are rounded once, in the working dtype."""
+    """A quarter of the bytes of float32, every number off by at most half a scale (FedPAQ, Reisizadeh et al. 2020).
 
-    feedback: ClassVar[bool] = False
+    The scale is a float32; quotients and products are rounded once, in the working dtype."""
+
+    feedback: ClassVar[bool] = True  # else rounding pulls aside a model that stands still
 
     def encode(self, values: Values) -> Payload | None:
         """See Codec.encode."""

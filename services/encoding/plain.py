@@ -13,7 +13,9 @@ from .base import Payload, Values, expect_bytes, spans
 
 @dataclass(frozen=True)
 class Plain:
-    """Rounded to the working dtype, then to the tensor's own."""
+    """The tensors' own bytes.
+
+    Rounded to the working dtype, then to the tensor's own."""
 
     feedback: ClassVar[bool] = False
 

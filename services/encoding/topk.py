@@ -22,7 +22,9 @@ LONGEST = 1 << 32  # elements that an index can tell apart
 
 @dataclass(frozen=True)
 class TopK:
-    """`ratio` of the elements at most, ties by the lower index; a difference of zero is not worth sending."""
+    """The largest differences alone, the rest waits for the next update (Stich et al. 2018, arXiv:1809.07599).
+
+    `ratio` of the elements at most, ties by the lower index; a difference of zero is not worth sending."""
 
     feedback: ClassVar[bool] = True
     ratio: float = 0.01

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..aggregation import State, View, is_elementwise
-from ..algorithms import add_differences, zeros
+from ..algorithms import add_differences, own_key, zeros
 from ..encoding import encode_model
 from ..errors import AggregationFailed, NonFiniteUpdate
-from ..federation import Aggregation, ModelInfo, Share, States
+from ..federation import Aggregation, Held, ModelInfo, Share, Shift, States
 from ..store import Draft, ModelStore
 from ..weights import PLAIN, Array, Coded, Layout, Spec, Tensor, in_threads, layout_of, wire
 from .rule_state import store_states
@@ -111,7 +111,8 @@ def _move(job: Aggregation, parent: Sequence[Tensor], room: Sequence[Tensor]) ->
 
 
 def _next_inputs(job: Aggregation, updates: Sequence[memoryview], store: ModelStore) -> dict[str, ModelInfo]:
-    """Store what goes with the next model: what went with this one and the differences that the updates bring."""
+    """Store what goes with the next model: what went with this one, moved by what the updates bring and by who came and
+    went; and what each learner holds of it from now on."""
     if not job.parent.inputs:
         return {}
     made, sent = {}, [wire.parse(update).extra for update in updates]
@@ -119,12 +120,47 @@ def _next_inputs(job: Aggregation, updates: Sequence[memoryview], store: ModelSt
         document = store.get(info.digest)
         layout = layout_of(document)
         current = layout.read(document)
+        brought = [(share, _arrays(each[name])) for share, each in zip(job.shares, sent, strict=True)]
+        everybody = float(max(job.learners, len(brought)))
+        before, after = everybody, everybody
+        terms: list[tuple[Sequence[Array], float]] = [(arrays, 1.0) for _, arrays in brought]
+        if (shift := job.shift) is not None:
+            before, after, terms = shift.before, shift.after, _moved(name, brought, shift, store, layout)
+        if not after:  # nobody counts
+            before = after = 1.0
         with store.draft(layout.size_of(current)) as draft:
             room = layout.room(current, draft.buffer)
-            add_differences(_arrays(current), [_arrays(each[name]) for each in sent], job.learners, _arrays(room))
+            add_differences(_arrays(current), terms, before, after, _arrays(room))
             made[name], _ = _finished(draft, layout)
             draft.keep(made[name].digest)
     return made
+
+
+def _moved(
+    name: str, brought: Sequence[tuple[Share, Sequence[Array]]], shift: Shift, store: ModelStore, layout: Layout
+) -> list[tuple[Sequence[Array], float]]:
+    """What the group of this name changes by, with weights. Stores what each learner of the round holds from now on."""
+    terms: list[tuple[Sequence[Array], float]] = []
+    for share, difference in brought:
+        weight, before = shift.weights[share.learner], shift.members.get(share.learner)
+        own = _held(name, before, store, layout) if before and before.blob else None
+        terms.append((difference, weight))
+        if own is not None and before is not None and before.weight != weight:
+            terms.append((own, weight - before.weight))
+        tensors: Sequence[Tensor] = wire.parse(store.get(share.blob)).extra[name]
+        if own is not None:
+            tensors = [one._replace(array=_sum(one.array, array)) for one, array in zip(tensors, own, strict=True)]
+        store.put(own_key(name, share.blob), wire.encode(tensors))
+    others = [*((one, 1.0) for one in shift.came), *((one, -1.0) for one in shift.went)]
+    return terms + [(_held(name, one, store, layout), sign * one.weight) for one, sign in others]
+
+
+def _held(name: str, held: Held, store: ModelStore, layout: Layout) -> list[Array]:
+    return _arrays(layout.read(store.get(own_key(name, held.blob))))
+
+
+def _sum(difference: Array, own: Array) -> Array:
+    return (own.astype(np.float64) + difference.astype(np.float64)).astype(own.dtype)
 
 
 def _arrays(tensors: Sequence[Tensor]) -> list[Array]:

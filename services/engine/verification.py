@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from ..aggregation import Imprecise
+from ..algorithms import own_key
 from ..config import stored
 from ..errors import FederationError, StoreUnavailable, UnknownModel
 from ..federation import (
@@ -45,11 +47,8 @@ def verify(manifest: Manifest, before: Manifest | None, config_text: str, kept: 
 
     `kept` reads what the controller's store holds. `aside` reads the same, takes what is made, and begins empty.
     `before` is the manifest of the round before, if it is known; `config_text` the run's configuration as it is stored.
-    A round of another arithmetic than this program's is not made again: other bits would prove nothing.
+    A round of another arithmetic than this program's may come out as other bits: that would prove nothing.
     """
-    if manifest.arithmetic != ARITHMETIC:
-        made_by = f"made by version {manifest.arithmetic} of the arithmetic, this program has {ARITHMETIC}"
-        return Verdict("not made again", f"not made again: {made_by}")
     found = _Looking(manifest, kept)
     wrong = [*_links(manifest, before, config_text), *found.wrong]
     if wrong:
@@ -69,8 +68,12 @@ def verify(manifest: Manifest, before: Manifest | None, config_text: str, kept: 
         wrong += _compared(manifest, aggregate(job, aside, lambda: 0.0), kept, aside)
     except StoreUnavailable:
         raise
-    except FederationError as error:
-        return _differs(f"the model cannot be made again: {error.detail}")
+    except (FederationError, Imprecise) as error:
+        why = error.detail if isinstance(error, FederationError) else "it was made of a state that has lost digits"
+        wrong = [f"the model cannot be made again: {why}"]
+    if wrong and manifest.arithmetic != ARITHMETIC:
+        made_by = f"made by version {manifest.arithmetic} of the arithmetic, this program has {ARITHMETIC}"
+        return Verdict("not made again", f"not made again: {made_by}")
     return _differs(*wrong) if wrong else Verdict("same", "recomputed: same")
 
 
@@ -87,6 +90,10 @@ class _Looking:
         for key, part in zip(manifest.states_before, PARTS, strict=True):
             if key is not None and self._find(key) is None:
                 self.missing.append(f"the state of the {part} before it")
+        held = [one for one in manifest.shift.held if one.blob] if manifest.shift else []
+        for name in manifest.inputs:
+            if gone := sum(self._find(own_key(name, one.blob)) is None for one in held):
+                self.missing.append(f"what {gone} of {len(held)} learners held of {name}")
 
     def _model(self, digest: str, what: str) -> None:
         document = self._find(digest)
@@ -141,7 +148,18 @@ def _job(manifest: Manifest, parts: Plan, store: ModelStore) -> Aggregation:
     parent = _info(manifest.parent, store, manifest.inputs)
     number, learners = manifest.round, manifest.learners
     beside = manifest.beside
-    return Aggregation(manifest.run_id, number, parent, shares, parts, rule, optimizer, learners, beside=beside)
+    return Aggregation(
+        manifest.run_id,
+        number,
+        parent,
+        shares,
+        parts,
+        rule,
+        optimizer,
+        learners,
+        shift=manifest.shift,
+        beside=beside,
+    )
 
 
 def _share(update: Counted, parts: Plan, store: ModelStore) -> Share:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .changes import Changes
+from .controls import Held, Shift
 from .federation import Federation
 from .job import Aggregation, Share
 from .journal import Entry, Journal
@@ -22,6 +23,7 @@ __all__ = [
     "EnrolmentRate",
     "Entry",
     "Federation",
+    "Held",
     "Journal",
     "Manifest",
     "Member",
@@ -31,6 +33,7 @@ __all__ = [
     "RoundState",
     "RunState",
     "Share",
+    "Shift",
     "States",
     "check_names",
     "config_digest",

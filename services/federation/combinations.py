@@ -59,6 +59,17 @@ def allowed(scheduler: str) -> list[str]:
     return [name for name, rule in RULES.items() if getattr(rule, "rounds", True)]
 
 
+def check_evaluation(config: RunConfig) -> None:
+    """Raise InvalidConfig for an evaluation of model 0 that nobody is asked for."""
+    plan = config.evaluation
+    if plan.who == "driver" and plan.initial:
+        raise InvalidConfig(
+            'evaluation.initial: model 0 is scored by learners, and evaluation.who is "driver": leave one of them out',
+            key="evaluation.initial",
+            got=True,
+        )
+
+
 def _refuse_rule(config: RunConfig, why: str) -> None:
     raise InvalidConfig(
         f"aggregation_rule: {config.aggregation_rule} {why}; under {config.scheduler} run"

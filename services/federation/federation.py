@@ -16,7 +16,7 @@ from .. import messages as m
 from ..aggregation import State
 from ..config import canonical, check_plain, resolve
 from ..errors import FederationOver, InvalidRequest, NotManual, RunActive, TaskVoid
-from ..failures import one_line, split
+from ..failures import split
 from ..scheduling import streams
 from ..transforms import first_bounds, next_bounds
 from . import health
@@ -26,13 +26,13 @@ from .job import Aggregation, Share
 from .journal import Journal
 from .manifest import manifest_of
 from .offers import Offers, refuse_if_closed
-from .plan import initial_model, plan
+from .plan import initial_model, plan, told_whole
 from .representation import learner_message, task_message, waiting_for
 from .roster import Member, Roster
 from .rounds import NO_STATES, Assignment, ModelInfo, Outcome, RoundState, States
 from .run import RunState
 from .runs import Runs, Uploaded
-from .shares import aggregation_of, take_newest
+from .shares import aggregation_of, take_newest, tell_capped
 from .stages import Stages
 
 
@@ -154,10 +154,12 @@ class Federation:
     def next_task(self, learner_id: str, now: float) -> Assignment | None:
         """The oldest open task of the learner. It is offered again until it is done."""
         self._refuse_when_over()
-        self._seen(learner_id, now)
-        task = self.offers.first(learner_id)
+        member, task = self._seen(learner_id, now), self.offers.first(learner_id)
         if task is not None and task.fetched_at is None:
             task.fetched_at = now
+        if member.away:
+            member.away = False
+            self.changes.members.add(member.id)
         return task
 
     # ---- results of tasks
@@ -193,20 +195,12 @@ class Federation:
         member = self.roster.find(task.learner_id)
         if member is None or task.kind != "train" or task.state != "offered":
             return
+        task.fetched_at = now if task.fetched_at is None else task.fetched_at
         if not health.note_refused(member, task_id, why):
             return
         self.changes.members.add(member.id)
-        reason = one_line(why)
-        text, data = f"{member.name}'s update was refused: {reason}", {"task": task.id, "reason": reason}
-        self.journal.emit(
-            now, "update-refused", text, run=task.run_id, round_number=task.round, learner=member.name, data=data
-        )
+        health.tell_refused(self.journal, member, task, why, now)
         if member.aside is not None:
-            text = (
-                f"{member.name} is put aside and gets no tasks: {member.aside}; once that is mended,"
-                f" `metis readmit {member.name}` or its restart lets it back"
-            )
-            self.journal.emit(now, "learner-aside", text, learner=member.name, data={"reason": member.aside})
             self.offers.void_all(member.id, None, f"the learner is put aside: {member.aside}", now)
             self._move_on(now)
 
@@ -214,7 +208,11 @@ class Federation:
         """A learner could not do a task. Told twice, or after its result: nothing changes."""
         task = self.offers.get(task_id, learner_id)
         if task.state == "offered":
-            self.offers.fail(task, split(error, traceback), self.runs[task.run_id].allowance, now)
+            reason = split(error, traceback)
+            self.offers.fail(task, reason, self.runs[task.run_id].allowance, now)
+            if task.kind == "train" and (member := self.roster.find(task.learner_id)):
+                health.note_failed(member, reason.line)
+                self.changes.members.add(member.id)
             self._move_on(now)
         elif task.state == "void":
             self.check(task_id, learner_id)
@@ -238,8 +236,8 @@ class Federation:
             return started
         if self.active:
             raise RunActive(f"run {self.active.id} is {self.active.state}: stop it first", run=self.active.id)
-        config = resolve(self.defaults, given)
-        parts = plan(config, self.lineage_length)
+        parts = plan(config := resolve(self.defaults, given), self.lineage_length)
+        config = told_whole(config, parts)
         model = initial_model(config, held)
         text = canonical(config.model_dump(mode="json"))
         run = RunState(self._new_id(), config, text, parts, now, model=model, bounds=[first_bounds(parts.transforms)])
@@ -278,6 +276,13 @@ class Federation:
                 run.wait_for_learners(now)
             self._move_on(now)
         return run
+
+    def take_scores(self, run_id: str, number: int, scores: m.Metrics, now: float) -> RoundState:
+        """See Stages.take_scores."""
+        run = self.find_run(run_id)
+        one = self.stages.take_scores(run, number, scores, now)
+        self._move_on(now)
+        return one
 
     def find_run(self, run_id: str) -> RunState:
         """See Runs.named."""
@@ -365,11 +370,12 @@ class Federation:
         one.bounds = next_bounds(run.plan.transforms, run.bounds[-1], [share.transforms for share in job.shares])
         run.bounds.append(one.bounds)
         one.states = stored
+        run.take_shift(one, job.shift, self.runs.kept_rounds)
         self.changes.manifests.append(manifest_of(job, run, model, stored, self.lineage_length))
         text = f"round {one.number}: {len(job.shares)} updates make model {model.digest[7:19]}"
         data = {"model": model.digest}
         self.changes.runs.add(run.id)
-        self._tell_capped(run, one, now)
+        tell_capped(self.journal, run, one, now)
         self.journal.emit(now, "round-aggregated", text, run=run.id, round_number=one.number, data=data)
         self.stages.evaluate(run, one, now)
         self._move_on(now)
@@ -381,13 +387,16 @@ class Federation:
         if run is None or run.over:
             return
         one = run.rounds[job.round - 1]
-        one.failure, one.bounds = error, run.bounds[-1]
-        run.bounds.append(one.bounds)
         run.stream.left = run.stream.left or one.anew  # the rule did not begin anew
         self._release(one.accepted, run)
-        self.changes.runs.add(run.id)
-        self.stages.fail_round(run, one, now)
+        self.stages.fail_round(run, one, error, now)
         self._move_on(now)
+
+    def begin_anew(self, job: Aggregation) -> None:
+        """The rule's state does not do: the aggregation is handed out again, without it and with everybody's newest."""
+        run = self.runs.get(job.run_id)
+        if run is not None and not run.over:
+            run.rounds[job.round - 1].taken, run.stream.left = False, True
 
     def aggregation_failed(self, job: Aggregation, error: str, now: float) -> None:
         """An aggregation could not be carried out: the run fails, saying why."""
@@ -402,7 +411,7 @@ class Federation:
 
     def task_message(self, task: Assignment, now: float) -> m.Task:
         """A task as the contract shows it."""
-        return task_message(self.runs[task.run_id].config, task, self.lease_s, now)
+        return task_message(self.runs[task.run_id], task, self.lease_s, now)
 
     def run_message(self, run: RunState, now: float) -> m.Run:
         """A run as the contract shows it."""
@@ -429,23 +438,12 @@ class Federation:
         if self.active:
             self.stages.move_on(self.active, now)
 
-    def _tell_capped(self, run: RunState, one: RoundState, now: float) -> None:
-        for learner, capped in one.capped.items():
-            text = (
-                f"round {one.number}: {learner}'s factor {capped.factor:g} counts as {capped.counts:g}: it is more than"
-                f" {one.factor_cap:g} times the others' median (schedule.factor_cap)"
-            )
-            told = capped.model_dump()
-            self.journal.emit(
-                now, "factor-capped", text, run=run.id, round_number=one.number, learner=learner, data=told
-            )
-
     def _release(self, tasks: Iterable[Assignment], run: RunState) -> None:
         if streams(run.plan.scheduler):
             for task in tasks:
                 self.released += [(task.learner_id, task.outcome.blob)] if task.outcome and task.outcome.blob else []
                 if self.roster.find(task.learner_id) is None:
-                    run.stream.forget(task.learner_id)  # it left before its update was in a model
+                    run.forget(task.learner_id)  # it left before its update was in a model
 
     def _ended(self, run: RunState, now: float) -> None:
         undone = [one for one in run.rounds if one.model is None and one.failure is None]
@@ -464,7 +462,7 @@ class Federation:
         self.roster.remove(member.id)
         if run := self.active:
             self.changes.runs.add(run.id)
-            run.stream.forget(member.id)
+            run.forget(member.id)
             run.departed[member.id] = self.learner_message(member, now).model_copy(update={"state": "left"})
             self.changes.participants |= {(run.id, member.id), *((run.id, key) for key in run.forget_departed())}
         self.journal.emit(now, "learner-left", f"{member.name} left", learner=member.name, data={"id": member.id})

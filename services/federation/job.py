@@ -8,6 +8,8 @@ from typing import Any
 
 from .. import messages as m
 from ..aggregation import State
+from ..algorithms import own_key
+from .controls import Shift
 from .plan import Plan
 from .rounds import NO_STATES, ModelInfo, States
 
@@ -42,4 +44,10 @@ class Aggregation:
     optimizer_state: State | None
     learners: int = 0  # known to the federation, those that sent nothing too
     stored: States = NO_STATES  # keys under which the two states are stored
+    shift: Shift | None = None  # of what goes with the model
     beside: Mapping[str, float] = field(default_factory=dict)  # by learner: factors of others in the rule's state
+
+    @property
+    def own_keys(self) -> list[str]:
+        """Under which it stores what its learners hold of what goes with the model."""
+        return [own_key(name, share.blob) for name in self.parent.inputs for share in self.shares if self.shift]

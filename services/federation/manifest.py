@@ -14,11 +14,12 @@ from pydantic import Field
 
 from .. import messages as m
 from ..weights import Buffer
+from .controls import Shift
 from .job import Aggregation, Share
 from .rounds import NO_STATES, ModelInfo, States
 from .run import RunState
 
-ARITHMETIC = 1  # raise it with a change after which the same updates make other bits of a model
+ARITHMETIC = 2  # raise it with a change after which the same updates make other bits of a model
 
 
 def fingerprint_of(body: Buffer) -> str:
@@ -53,6 +54,7 @@ class Manifest(m.Message):
     inputs: dict[str, str]  # digests of what went with the parent
     updates: tuple[Counted, ...]
     beside: dict[str, float] = Field(default_factory=dict)  # by learner: factors of others in the rule's state
+    shift: Shift | None = None  # of what goes with the model
     states_before: States = NO_STATES  # keys of the rule's and the server optimizer's state
     states: States = NO_STATES  # those after it
     model: str  # digest
@@ -79,6 +81,7 @@ def manifest_of(job: Aggregation, run: RunState, model: ModelInfo, states: State
         inputs=_digests(job.parent),
         updates=tuple([_counted(share) for share in job.shares]),
         beside=dict(job.beside),
+        shift=job.shift,
         states_before=job.stored,
         states=states,
         model=model.digest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, TypeVar
 
 from .. import schedules, termination
@@ -43,6 +43,13 @@ class Plan:
         check_update(self.scheduler, metadata, metrics)
 
 
+def told_whole(config: RunConfig, parts: Plan) -> RunConfig:
+    """The configuration with the parameters of the server optimizer that it leaves to their defaults: the run goes on
+    with them when a later version has others."""
+    known: dict[str, Any] = asdict(parts.optimizer) if is_dataclass(parts.optimizer) else {}
+    return config.model_copy(update={"optimizer": {**known, **config.optimizer}})
+
+
 def plan(config: RunConfig, lineage_length: int = 0) -> Plan:
     """The parts that `config` names; raises InvalidConfig with the known names or parameters.
 
@@ -51,6 +58,7 @@ def plan(config: RunConfig, lineage_length: int = 0) -> Plan:
     termination.check(config.termination, evaluates=config.evaluation.every > 0)
     parts = check_names(config)
     combinations.check(config, parts.aggregator, parts.scheduler, lineage_length)
+    combinations.check_evaluation(config)
     combinations.check_algorithm(config, parts.algorithm, parts.scheduler)
     _check_updates(config, parts.aggregator)
     _check_schedules(config)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
 from .. import messages as m
-from ..config import Encoding, RunConfig
+from ..config import Encoding
 from ..schedules import at_round
 from ..scheduling import Wait, missing, streams, wait_text, waiting_text
 from ..termination import cutoff_s
 from . import asynchronous
-from .health import health_of
+from .health import health_of, reason_of
 from .journal import Journal
 from .offers import Offers
 from .roster import Member
@@ -30,7 +31,7 @@ def learner_message(journal: Journal, offers: Offers, member: Member, now: float
         name=member.name,
         state=member.state,
         health=health_of(member),
-        health_reason=member.aside,
+        health_reason=reason_of(member),
         num_training_examples=member.request.num_training_examples,
         labels=member.request.labels,
         kinds=member.request.kinds,
@@ -42,8 +43,9 @@ def learner_message(journal: Journal, offers: Offers, member: Member, now: float
     )
 
 
-def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float) -> m.Task:
+def task_message(run: RunState, task: Assignment, lease_s: float, now: float) -> m.Task:
     """A task; its urls are relative to `/v1/learners/<id>/task`."""
+    config = run.config
     given, by_round, place = config.train, config.train_schedule, "result"
     if task.kind == "evaluate":
         given, by_round, place = config.evaluate, config.evaluate_schedule, "scores"
@@ -55,11 +57,23 @@ def task_message(config: RunConfig, task: Assignment, lease_s: float, now: float
         model=_reference(task.given) if task.given is not None else None,
         inputs={name: _reference(info) for name, info in task.inputs.items()},
         result=m.ResultTarget.model_construct(url=f"../../tasks/{task.id}/{place}"),
-        config={**at_round(given, by_round, task.round), "round": task.round, **_budget(task)},
+        config={
+            "seed": seed_of(config.seed, task.round, task.learner),
+            **at_round(given, by_round, task.round),
+            "round": task.round,
+            **_budget(task),
+            **({"last_counted": run.controls.counted(task.learner_id)} if task.inputs else {}),
+        },
         encoding=_update_encoding(config.encoding, task) if task.may_code else None,
         expires_in_s=max(0.0, round(task.deadline - now, 3)),
         heartbeat_s=round(lease_s / HEARTBEATS_PER_LEASE, 3),
     )
+
+
+def seed_of(run_seed: int, round_number: int, learner: str) -> int:
+    """Below 2³², for a learner's own draws in a task: the first four bytes, the highest first, of the sha256 of
+    `<run_seed>/<round_number>/<learner's name>`."""
+    return int.from_bytes(hashlib.sha256(f"{run_seed}/{round_number}/{learner}".encode()).digest()[:4])
 
 
 def _reference(info: ModelInfo) -> m.Reference:
@@ -99,6 +113,9 @@ def _wait(stages: Stages, run: RunState, now: float) -> str | None:
         return waiting_text(view) if isinstance(run.plan.scheduler.decide(view), Wait) else None
     if one.state == "aggregating":
         return f"aggregating {len(one.accepted)} updates into model {one.number}"
+    if one.asks_driver and one.driver_scores is None:
+        left = max(0.0, one.evaluation_deadline - now)
+        return f"waiting for the driver's scores of model {one.number}; goes on in {left:.0f} s"
     pending = [stages.pending(task, now) for task in one.evaluate.values() if task.state == "offered"]
     left = max(0.0, one.evaluation_deadline - now)
     what = f"{len(pending)} more of {len(one.evaluate)} evaluations of model {one.number}"

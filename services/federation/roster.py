@@ -34,6 +34,9 @@ class Member:
     refused: int = 0  # rounds in a row in which its update was refused (health.py)
     refused_task: str = ""  # the newest of their tasks
     aside: str | None = None  # why it is given no tasks
+    failed: int = 0  # train tasks in a row that it could not do
+    failure: str = ""  # why, of the last of them
+    away: bool = False  # a round closed before it had fetched its task: until it asks again it is not drawn
 
     @property
     def candidate(self) -> Candidate:

@@ -132,6 +132,7 @@ class RoundState:
     state: Literal["training", "aggregating", "evaluating", "closed"] = "training"
     taken: bool = False  # the runtime has the aggregation in hand
     learners: int = 0  # known to the federation when its updates were complete
+    present: list[str] = field(default_factory=list)  # ids of learners that could train then; see controls.py
     capped: dict[str, m.Capped] = field(default_factory=dict)  # by learner: factors that count as less than they are
     model: ModelInfo | None = None
     closed_by: str | None = None
@@ -139,6 +140,8 @@ class RoundState:
     aggregation_ms: float | None = None
     evaluating_since: float | None = None
     evaluation_deadline: float = 0.0
+    driver_scores: m.Metrics | None = None  # of its model, where the driver is who evaluates
+    asks_driver: bool = False
     completed_at: float | None = None
     bounds: tuple[float, ...] = ()  # of the run's transforms, after its aggregation
     states: States = NO_STATES  # after its aggregation
@@ -152,6 +155,8 @@ class RoundState:
     @property
     def evaluation(self) -> m.CombinedMetrics:
         """Scores of the round's model so far."""
+        if self.driver_scores is not None:
+            return m.CombinedMetrics(combined=self.driver_scores)
         done = [task for task in self.evaluate.values() if task.state == "accepted"]
         scores = [evaluation_score(t.learner, o.metrics, o.metadata) for t in done if (o := t.outcome)]
         return combine(scores, self.factor_cap)

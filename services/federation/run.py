@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Literal
 
 from .. import messages as m
-from ..aggregation import State
+from ..aggregation import State, is_weighted
+from ..algorithms import own_key
 from ..config import RunConfig
 from ..scheduling import streams
 from ..selection import Candidate
 from ..termination import cutoff_s, is_better
 from ..transforms import Bounds
 from .allowance import Allowance
+from .controls import Controls, Shift
 from .job import Share
 from .plan import Plan
 from .rounds import Assignment, Iso, ModelInfo, RoundState
@@ -130,6 +132,8 @@ class RunState:
     scores: list[tuple[int, float | None]] = field(default_factory=list)  # round, watched metric of its model
     history: History = field(default_factory=History)
     departed: dict[str, m.Learner] = field(default_factory=dict)  # by id, as they were when they left: the newest
+    controls: Controls = field(default_factory=Controls)  # of a run whose algorithm keeps something of each learner
+    shifts: dict[int, Shift] = field(default_factory=dict)  # by round: how they came to be what they are
     allowance: Allowance = field(default_factory=Allowance)
     participants: dict[str, m.Learner] = field(default_factory=dict)  # by id, who was there when it ended
     reason: str | None = None
@@ -166,6 +170,11 @@ class RunState:
         outcomes = (one.failure for one in reversed(self.rounds) if one.model or one.failure)
         return sum(1 for _ in takewhile(lambda failure: failure is not None, outcomes))
 
+    def fruitless(self) -> set[str]:
+        """Names of the learners that were drawn for these rounds."""
+        newest = self.rounds[len(self.rounds) - self.failures :]
+        return {task.learner for one in newest for task in one.train.values()}
+
     def tasks(self) -> Iterator[Assignment]:
         """Every task of the run, oldest round first."""
         yield from self.initial
@@ -179,6 +188,18 @@ class RunState:
         self.rounds.append(one)
         self.open.append(one)
         self.state, self.requested = "training", False
+
+    def forget(self, learner_id: str) -> None:
+        """A learner left: what it sent counts no more in what is made of everybody's newest."""
+        self.stream.forget(learner_id)
+        self.forget_holders(lambda key: key == learner_id)
+
+    def forget_holders(self, left: Callable[[str], bool]) -> None:
+        """Learners of these ids have left; some may hold something of an algorithm, or be about to."""
+        if self.plan.algorithm.extras:
+            pending = {task.learner_id for one in self.open for task in one.accepted}
+            gone = {key for key in {*self.controls.held, *pending} if left(key)}
+            self.controls.forget(gone, pending)
 
     def wait_for_learners(self, now: float) -> None:
         """Wait, within a bound, until enough learners are here."""
@@ -217,6 +238,12 @@ class RunState:
             return signals.evaluation_metric, signals.evaluation_metric_mode
         return next(((name, mode) for name, mode in USUAL_METRICS.items() if name in reported), None)
 
+    def reported(self) -> set[str]:
+        """Names of all metrics that were reported of evaluated models."""
+        tasks = (task for one in self.rounds for task in one.evaluate.values())
+        by_driver = {name for one in self.rounds for name in one.driver_scores or ()}
+        return by_driver | {name for task in tasks if task.outcome for name in task.outcome.metrics}
+
     def note_score(self, one: RoundState) -> None:
         """Take the scores of an evaluated round into account."""
         combined = one.evaluation.combined
@@ -241,7 +268,24 @@ class RunState:
         kept = [] if self.over else self._newest(1)
         if rounds != 1:
             kept += self._newest(rounds + 1 if rounds else 0)
-        return {key for one in kept for key in one.states if key}
+        held = [] if self.over else list(self.controls.held.values())
+        held += [one for shift in self.shifts.values() for one in shift.held]
+        beside = {own_key(name, one.blob) for name in self.plan.algorithm.extras for one in held if one.blob}
+        return {key for one in kept for key in one.states if key} | beside
+
+    def shift_of(self, one: RoundState) -> Shift | None:
+        """How what goes with the model changes in a round whose updates are complete, if anything goes with it."""
+        return self.controls.shift_of(one, is_weighted(self.plan.aggregator)) if self.plan.algorithm.extras else None
+
+    def take_shift(self, one: RoundState, shift: Shift | None, rounds: int) -> None:
+        """The round made a model; shifts of the newest `rounds` are kept for what is `verifiable`, 0 for all."""
+        if not self.plan.algorithm.extras:
+            return
+        self.controls.take(one, shift)
+        if shift is not None:
+            self.shifts[one.number] = shift
+        for number in [number for number in self.shifts if 0 < rounds <= one.number - number]:
+            del self.shifts[number]
 
     def kept_models(self, rounds: int = 1) -> set[str]:
         """Digests of the documents to keep: the newest two community models, the best, what open rounds use, and what

@@ -13,6 +13,7 @@ from ..aggregation import State, arrivals, keeps_previous
 from ..scaling import cap_factors
 from ..scheduling import streams
 from .job import Aggregation, Share
+from .journal import Journal
 from .rounds import NO_STATES, Assignment, RoundState
 from .run import RunState
 
@@ -38,6 +39,7 @@ def aggregation_of(run: RunState, one: RoundState) -> Aggregation:
         learners=one.learners,
         stored=(None if one.anew else rule, optimizer),
         beside=beside,
+        shift=run.shift_of(one),
     )
 
 
@@ -69,6 +71,17 @@ def _capped(shares: Iterable[Share], beside: Mapping[str, float], one: RoundStat
         if share.factor != share.reported
     }
     return capped
+
+
+def tell_capped(journal: Journal, run: RunState, one: RoundState, now: float) -> None:
+    """Tell of the learners whose factors count as less than they are."""
+    for learner, capped in one.capped.items():
+        text = (
+            f"round {one.number}: {learner}'s factor {capped.factor:g} counts as {capped.counts:g}: it is more than"
+            f" {one.factor_cap:g} times the others' median (schedule.factor_cap)"
+        )
+        told = capped.model_dump()
+        journal.emit(now, "factor-capped", text, run=run.id, round_number=one.number, learner=learner, data=told)
 
 
 def _newest(run: RunState, one: RoundState) -> list[tuple[str, Share]]:

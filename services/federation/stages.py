@@ -6,10 +6,12 @@ every deadline; it never waits and may be called at any time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
+from .. import messages as m
 from .. import termination
+from ..errors import DifferentBody, InvalidRequest, TaskVoid
 from ..scheduling import Fail, Pending, RoundView, SemiSynchronous, Wait, budgets, streams
 from ..selection import draw_count, draw_order, in_order, target_count
 from .asynchronous import Streaming
@@ -76,7 +78,9 @@ class Stages:
         ending = termination.after_round(run.config.termination, run.aggregations, run.scores)
         members: list[Member] = []
         if plan.every and (one.number % plan.every == 0 or ending):
-            members = self._evaluators(one, everybody=streaming and ending is not None)
+            one.asks_driver = plan.who == "driver"
+            everybody = plan.who == "everybody" or (streaming and ending is not None)
+            members = [] if one.asks_driver else self._evaluators(one, everybody)
         if streaming:
             self._streaming.made(run, now)
             if ending:
@@ -85,13 +89,15 @@ class Stages:
         if streaming and not ending:
             return
         run.state = "evaluating"
-        if plan.overlap and members and not ending and run.config.advance == "auto":
+        if plan.overlap and (members or one.asks_driver) and not ending and run.config.advance == "auto":
             self._begin_round(run, now)
         if members:
             self._emit(run, now, "run-state", run.state, state=run.state)
 
-    def fail_round(self, run: RunState, one: RoundState, now: float) -> None:
-        """A round's updates made no model: go on with the next one, or end the run when too many failed in a row."""
+    def fail_round(self, run: RunState, one: RoundState, why: str, now: float) -> None:
+        """A round made no model: go on with the next one, or end the run when too many failed in a row."""
+        one.failure, one.bounds = why, run.bounds[-1]
+        run.bounds.append(one.bounds)
         failures, most = run.failures, run.config.schedule.max_failed_rounds
         one.state, one.completed_at = "closed", now
         run.open.remove(one)
@@ -107,11 +113,29 @@ class Stages:
         elif not streams(run.plan.scheduler):
             self._next_round(run, now)
 
+    def take_scores(self, run: RunState, number: int, scores: m.Metrics, now: float) -> RoundState:
+        """The driver's scores of a round's model. Raises InvalidRequest, TaskVoid, DifferentBody."""
+        if run.config.evaluation.who != "driver":
+            raise InvalidRequest(
+                'the learners of this run evaluate; post it with evaluation.who = "driver"', run=run.id
+            )
+        one = run.rounds[number - 1] if 0 < number <= run.round else None
+        if one is None or (one.model is None and one.failure is None and not run.over):
+            raise InvalidRequest(f"round {number} has no model yet to have scores of", run=run.id)
+        if one.driver_scores is not None and one.driver_scores != scores:
+            raise DifferentBody(f"round {number} has other scores already", run=run.id)
+        if one.driver_scores is None and (one not in run.open or not one.asks_driver):
+            raise TaskVoid(f"round {number} is over, or its model is not to be evaluated", run=run.id)
+        if one.driver_scores is None:
+            one.driver_scores = scores
+            self._emit(run, now, "driver-scored", f"the driver scored model {number}", number, metrics=scores)
+        return one
+
     def _evaluators(self, one: RoundState, everybody: bool) -> list[Member]:
         """Its members that can evaluate, or everybody who can."""
         ids = [member.id for member in self._roster] if everybody else [task.learner_id for task in one.train.values()]
-        members = {key: member for key in ids if (member := self._roster.find(key)) and member.can("evaluate")}
-        return list(members.values())
+        once = dict.fromkeys(ids)  # of a stream one learner may have made several of the updates
+        return _present([member for key in once if (member := self._roster.find(key)) and member.can("evaluate")])
 
     # ---- waiting
     def here(self) -> list[Member]:
@@ -203,14 +227,19 @@ class Stages:
             self._streaming.begin(run, now)
             return
         run.history.follow(run.rounds)
-        config, candidates = run.config, in_order([run.history.of(member.candidate) for member in self.here()])
-        if len(candidates) < max(1, config.schedule.min_updates):
+        config, least = run.config, max(1, run.config.schedule.min_updates)
+        here = _present(self.here(), least)
+        candidates = in_order([run.history.of(member.candidate) for member in here])
+        if len(candidates) < least:
             run.wait_for_learners(now)
             return
         target = target_count(len(candidates), config.selection.participation_ratio, config.schedule.min_updates)
         started = self._stopwatch()
         drawn = min(len(candidates), draw_count(target, config.selection.over_selection))
-        members = run.plan.selector.select(candidates, drawn, config.seed, run.round + 1)
+        fruitless = run.fruitless()
+        fresh = [one for one in candidates if one.name not in fruitless]
+        pool = fresh if len(fresh) >= drawn else candidates
+        members = run.plan.selector.select(pool, drawn, config.seed, run.round + 1)
         spent_ms = round((self._stopwatch() - started) * 1000, 3)
         deadline = now + config.schedule.round_deadline_s
         wanted = min(target, len(members))
@@ -219,7 +248,7 @@ class Stages:
         names = [candidate.name for candidate in members]
         text = f"round {one.number}: {len(names)} learners train ({', '.join(names[:5])}{' …' if names[5:] else ''})"
         self._emit(run, now, "round-started", text, one.number, members=names)
-        budget = _step_budgets(run)
+        budget = _step_budgets(run, names)
         for candidate in members:
             member = self._roster.get(candidate.id)
             one.train[member.id] = task = self._offers.offer(
@@ -239,12 +268,18 @@ class Stages:
         if isinstance(verdict, Wait):
             return False
         if isinstance(verdict, Fail):
-            self.end(run, "failed", f"round {one.number} failed: {verdict.reason}", "failure", now)
+            one.closed_by = verdict.reason
+            self._close_offers(one.train, f"the round closed: {verdict.reason}", now)
+            one.learners = len(self._roster)
+            self.fail_round(run, one, verdict.reason, now)
             return True
         one.closed_by = verdict.reason
         self._close_offers(one.train, f"the round closed: {verdict.reason}", now)
         one.state = run.state = "aggregating"
         one.learners = len(self._roster)
+        if run.plan.algorithm.extras:
+            reported = {task.learner_id for task in one.accepted}
+            one.present = sorted(reported.union(member.id for member in self.here()))
         return True
 
     def _offer_evaluation(self, run: RunState, one: RoundState, members: list[Member], now: float) -> None:
@@ -259,7 +294,8 @@ class Stages:
     def _close_evaluation(self, run: RunState, one: RoundState, now: float) -> bool:
         """Close the round when all who can have evaluated; a lost learner is not waited for."""
         offered = [task for task in one.evaluate.values() if task.state == "offered"]
-        if now < one.evaluation_deadline and not all(self.pending(task, now).lost for task in offered):
+        waits = not all(self.pending(task, now).lost for task in offered)
+        if now < one.evaluation_deadline and (waits or (one.asks_driver and one.driver_scores is None)):
             return False
         self._close_offers(one.evaluate, "the evaluation closed", now)
         one.state, one.completed_at = "closed", now
@@ -267,11 +303,16 @@ class Stages:
         if one is run.zeroth:
             self._next_round(run, now)
             return True
-        if one.evaluate:
+        if one.evaluate or one.asks_driver:
             run.note_score(one)
         self._tell_closed(run, one, now)
-        if ending := termination.after_round(run.config.termination, run.made(1, one.number + 1), run.scores):
-            self.end(run, "completed", ending.reason, ending.signal, now)
+        unreported = termination.unreported(run.config.termination, run.scores, run.reported)
+        if unreported and len(run.scores) == 1:
+            self._emit(run, now, "metric-unreported", unreported.reason, one.number)
+        if unreported and unreported.final:
+            self.end(run, "failed", unreported.reason, "failure", now)
+        elif ending := termination.after_round(run.config.termination, run.made(1, one.number + 1), run.scores):
+            self.end(run, "completed", ending.reason + _unevaluated(one), ending.signal, now)
         elif one is run.rounds[-1] and not streams(run.plan.scheduler):
             self._next_round(run, now)
         return True
@@ -292,6 +333,10 @@ class Stages:
             if task.state == "offered":
                 task.void_as = "round-closed"
                 self._offers.give_up(task, "void", reason, now)
+                member = self._roster.find(task.learner_id)
+                if member is not None and task.fetched_at is None:
+                    member.away = True
+                    self._roster.changes.members.add(member.id)
 
     def _tell_closed(self, run: RunState, one: RoundState, now: float) -> None:
         shown = one.message(self._journal.iso)
@@ -304,10 +349,25 @@ class Stages:
         self._journal.emit(now, kind, text, run=run.id, round_number=number, data=data)
 
 
-def _step_budgets(run: RunState) -> dict[str, int]:
+def _unevaluated(one: RoundState) -> str:
+    """Of the last round, when nobody could evaluate its model: who could not, and why."""
+    if not one.evaluate or any(task.outcome for task in one.evaluate.values()):
+        return ""
+    failed = [f"{task.learner}: {task.reason}" for task in one.evaluate.values()]
+    named = failed[:NAMED_FAILED] + ["…"] * (len(failed) > NAMED_FAILED)
+    return f"; nobody evaluated the last model ({'; '.join(named)})"
+
+
+def _present(members: list[Member], least: int = 1) -> list[Member]:
+    """Those of them that are not away; all of them when fewer than `least` would be left."""
+    present = [member for member in members if not member.away]
+    return present if len(present) >= least else members
+
+
+def _step_budgets(run: RunState, members: Iterable[str]) -> dict[str, int]:
     """Steps of the next round's members, by name; those without one train for their epochs."""
     schedule = run.config.schedule
     if not isinstance(run.plan.scheduler, SemiSynchronous) or schedule.semi_sync_lambda is None:
         return {}
     reported = [{task.learner: task.outcome.metadata for task in one.accepted if task.outcome} for one in run.rounds]
-    return budgets(reported, schedule.semi_sync_lambda, schedule.semi_sync_recompute_num_updates)
+    return budgets(reported, members, schedule.semi_sync_lambda, schedule.semi_sync_recompute_num_updates)

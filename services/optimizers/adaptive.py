@@ -2,34 +2,39 @@
 
 m = beta1 * m + (1 - beta1) * Delta; v is the optimizer's own; W + learning_rate * m / (sqrt(v) + tau). m begins at 0
 and v at tau^2, and there is no bias correction. Beta1, beta2 and tau are by default those of the paper's experiments,
-in which the learning rate was tuned for each task.
+in which the learning rate was tuned for each task. The defaults are careful ones: the first step
+is in no place longer than the aggregate's (learning_rate <= 2 * tau / (1 - beta1)).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 
-from ..aggregation import State, check_decay, check_positive
+from ..aggregation import State
+from ..parameters import Checked, number
 from ..weights import Array
 from .moments import Change, move
 
 Second = Callable[[Array, Array], None]  # changes v in place, from the square of the pseudo-gradient
+Rate = Annotated[float, number(above=0, meaning="η, how far the model moves")]
+Beta1 = Annotated[float, number(0, below=1, meaning="share of m that is left a round later")]
+Tau = Annotated[float, number(above=0, meaning="added to the root of v: the larger, the less adaptive")]
 
 
 @dataclass(frozen=True)
-class FedAdagrad:
-    """v = v + Delta^2: steps get ever shorter. The paper uses it without momentum."""
+class FedAdagrad(Checked):
+    """Steps that get ever shorter: v = v + Delta^2 (Reddi et al. 2021, arXiv:2003.00295).
 
-    learning_rate: float = 0.1
-    beta1: float = 0.0
-    tau: float = 1e-3
+    The paper uses it without momentum.
+    """
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        _check(self.learning_rate, self.tau, beta1=self.beta1)
+    learning_rate: Rate = 0.002
+    beta1: Beta1 = 0.0
+    tau: Tau = 1e-3
 
     def step(
         self, model: Sequence[Array], aggregate: list[Array], trainable: Sequence[bool], state: State | None
@@ -44,17 +49,13 @@ class FedAdagrad:
 
 
 @dataclass(frozen=True)
-class _Decaying:
+class _Decaying(Checked):
     """What FedAdam and FedYogi have in common: all but how v changes."""
 
-    learning_rate: float = 0.1
-    beta1: float = 0.9
-    beta2: float = 0.99
-    tau: float = 1e-3
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        _check(self.learning_rate, self.tau, beta1=self.beta1, beta2=self.beta2)
+    learning_rate: Rate = 0.01
+    beta1: Beta1 = 0.9
+    beta2: Annotated[float, number(0, below=1, meaning="share of v that is left a round later")] = 0.99
+    tau: Tau = 1e-3
 
     def step(
         self, model: Sequence[Array], aggregate: list[Array], trainable: Sequence[bool], state: State | None
@@ -69,7 +70,7 @@ class _Decaying:
 
 @dataclass(frozen=True)
 class FedAdam(_Decaying):
-    """v = beta2 * v + (1 - beta2) * Delta^2."""
+    """Each value has a step of its own: v = beta2 * v + (1 - beta2) * Delta^2 (Reddi et al. 2021, arXiv:2003.00295)."""
 
     def _second(self, v: Array, square: Array) -> None:
         v *= self.beta2
@@ -78,17 +79,10 @@ class FedAdam(_Decaying):
 
 @dataclass(frozen=True)
 class FedYogi(_Decaying):
-    """v = v - (1 - beta2) * Delta^2 * sign(v - Delta^2): it shrinks more slowly than Adam's."""
+    """Adam with v = v - (1 - beta2) * Delta^2 * sign(v - Delta^2) (Reddi et al. 2021, arXiv:2003.00295)."""
 
     def _second(self, v: Array, square: Array) -> None:
         v -= (1 - self.beta2) * square * np.sign(v - square)
-
-
-def _check(learning_rate: float, tau: float, **betas: float) -> None:
-    check_positive("learning_rate", learning_rate)
-    check_positive("tau", tau)
-    for name, value in betas.items():
-        check_decay(name, value)
 
 
 def _change(learning_rate: float, beta1: float, tau: float, second: Second) -> Change:

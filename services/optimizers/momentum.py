@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from ..aggregation import State, check_decay, check_positive
+from ..aggregation import State
+from ..parameters import Checked, number
 from ..weights import Array
 from .moments import move
 
 
 @dataclass(frozen=True)
-class FedAvgM:
-    """m = momentum * m + Delta, from 0; W + learning_rate * m. With momentum 0 and learning rate 1: the aggregate."""
+class FedAvgM(Checked):
+    """Momentum: m = momentum * m + Delta, then W + learning_rate * m (Hsu et al. 2019, arXiv:1909.06335).
 
-    learning_rate: float = 1.0
-    momentum: float = 0.9
+    m is 0 at first. With momentum 0 and learning rate 1: the aggregate.
+    """
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers that cannot be."""
-        check_positive("learning_rate", self.learning_rate)
-        check_decay("momentum", self.momentum)
+    learning_rate: Annotated[float, number(above=0, meaning="η, how far the model moves by m")] = 1.0
+    momentum: Annotated[float, number(0, below=1, meaning="share of m that is left a round later")] = 0.9
 
     def step(
         self, model: Sequence[Array], aggregate: list[Array], trainable: Sequence[bool], state: State | None

@@ -11,7 +11,7 @@ from ..weights import Array
 
 @dataclass(frozen=True)
 class Replace:
-    """Keeps no state."""
+    """The aggregate is the next community model."""
 
     def step(
         self, model: Sequence[Array], aggregate: list[Array], trainable: Sequence[bool], state: State | None

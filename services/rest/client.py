@@ -208,6 +208,11 @@ class Client:
         """Start the next round of a run posted with `advance: "manual"`; with its number the call may be repeated."""
         return await self._json(m.Run, "POST", f"v1/runs/{run_id}/rounds", m.RoundRequest(round=number))
 
+    async def submit_scores(self, run_id: str, number: int, scores: m.Metrics) -> m.Round:
+        """The driver's scores of a round's model; may be repeated."""
+        result = m.EvaluationResult(metrics=scores)
+        return await self._json(m.Round, "PUT", f"v1/runs/{run_id}/rounds/{number}/scores", result)
+
     # ---- the federation
     async def federation(self) -> m.FederationStatus:
         """State, learners, run, limits, and what is waited for."""

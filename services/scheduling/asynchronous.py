@@ -10,7 +10,7 @@ from .base import Close, RoundView, Verdict, Wait
 
 @dataclass(frozen=True)
 class Asynchronous:
-    """Whoever has reported gets its next task at once. A round is one community model."""
+    """Whoever has reported gets its next task at once; a round is one community model."""
 
     streams: ClassVar[bool] = True
 

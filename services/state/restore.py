@@ -82,6 +82,10 @@ class _Reading:
                 run.note_score(one)
         self._participants(run)
         self._stream(run)
+        for one in run.rounds:
+            if one.model is not None:
+                run.take_shift(one, run.shift_of(one), self._federation.runs.kept_rounds)
+        run.forget_holders(lambda key: self._federation.roster.find(key) is None)
         idempotency = row["idempotency"]
         return run, (idempotency[0], idempotency[1]) if idempotency else (None, "")
 

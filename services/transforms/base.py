@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from .. import messages as m
+from ..parameters import Parameter, number
 from ..weights import Tensor
 from .difference import Difference
 
@@ -69,7 +70,10 @@ def toward_quantile(bound: float, norms: Sequence[float], quantile: float, learn
     return min(max(bound * math.exp(-learning_rate * (within - quantile)), SMALLEST), LARGEST)
 
 
-def check_number(name: str, value: object, low: float, high: float = LARGEST) -> None:
-    """Raise ValueError unless a parameter is a number between `low` and `high`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{name} must be a number between {low:g} and {high:g}, got {value!r}")
+def bound(meaning: str, least: float = SMALLEST) -> Parameter:
+    """Of a parameter that is a bound, or makes one."""
+    return number(least, most=LARGEST, meaning=meaning)
+
+
+Quantile = Annotated[float, number(0, most=1, meaning="of the updates' norms that the bound follows")]
+QuantileRate = Annotated[float, number(0, most=100, meaning="how fast it follows")]

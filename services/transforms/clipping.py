@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from .. import messages as m
-from .base import SMALLEST, check_number, toward_quantile
+from ..parameters import Checked
+from .base import Quantile, QuantileRate, bound, toward_quantile
 from .difference import Difference
 
 
 @dataclass(frozen=True)
-class ClipNorm:
-    """A bound that stays: w' = W + (w - W) min(1, norm / |w - W|). Within it an update is left as it is, to the bit."""
+class ClipNorm(Checked):
+    """An update moves the model no further than a bound that stays (McMahan et al. 2018, arXiv:1710.06963).
 
-    norm: float
+    w' = W + (w - W) min(1, norm / |w - W|). Within it an update is left as it is, to the bit.
+    """
 
-    def __post_init__(self) -> None:
-        """Raise ValueError for a number that cannot be."""
-        check_number("norm", self.norm, SMALLEST)
+    norm: Annotated[float, bound("L2 norm of the update's difference from its model at most")]
 
     @property
     def first_bound(self) -> float:
@@ -39,21 +40,15 @@ class ClipNorm:
 
 
 @dataclass(frozen=True)
-class AdaptiveClipNorm:
-    """A bound that follows a quantile of the updates' norms, here without noise (Andrew et al. 2021).
+class AdaptiveClipNorm(Checked):
+    """The same with a bound that follows a quantile of the updates' norms (Andrew et al. 2021, arXiv:1905.03871).
 
-    "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021 (arXiv:1905.03871); defaults of the paper.
+    "Differentially Private Learning with Adaptive Clipping", NeurIPS 2021, here without noise; defaults of the paper.
     """
 
-    initial_norm: float = 0.1
-    quantile: float = 0.5
-    learning_rate: float = 0.2
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for a number that cannot be."""
-        check_number("initial_norm", self.initial_norm, SMALLEST)
-        check_number("quantile", self.quantile, 0.0, 1.0)
-        check_number("learning_rate", self.learning_rate, 0.0, 100.0)
+    initial_norm: Annotated[float, bound("the bound in the first round")] = 0.1
+    quantile: Quantile = 0.5
+    learning_rate: QuantileRate = 0.2
 
     @property
     def first_bound(self) -> float:
@@ -69,9 +64,14 @@ class AdaptiveClipNorm:
         return toward_quantile(bound, norms, self.quantile, self.learning_rate)
 
 
+WITHIN = 1 - 1e-14  # more than the rounding of a norm
+
+
 def _clip(name: str, difference: Difference, bound: float) -> m.Transformed:
     norm = difference.norm()
     if norm <= bound:
         return m.Transformed(name=name, norm=norm, bound=bound, did="kept")
     difference.scale(bound / norm)
+    if difference.norm() > bound:
+        difference.scale(WITHIN)
     return m.Transformed(name=name, norm=norm, bound=bound, did="clipped")

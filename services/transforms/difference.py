@@ -63,12 +63,15 @@ class Difference:
         return total
 
     def scale(self, factor: float) -> None:
-        """Make it `factor` times as large."""
+        """Make it `factor` times as large, in no place larger: what the tensor's dtype does not hold is rounded towards
+        the model."""
         with np.errstate(all="ignore"):
             for block, row, base in self._rows():
                 row *= factor
-                row += base
-                scatter(row, block, self._new)
+                stored = (base + row).astype(self._new[block.first].dtype)
+                wide = np.abs(stored.astype(np.float64) - base) > np.abs(row)
+                stored[wide] = np.nextafter(stored[wide], base[wide].astype(stored.dtype))
+                scatter(stored, block, self._new)
 
     def drop(self) -> None:
         """Make it nothing: the update's trainable floating tensors become the model's, to the bit."""

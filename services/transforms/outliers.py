@@ -5,39 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 from .. import messages as m
-from .base import SMALLEST, check_number, toward_quantile
+from ..parameters import Checked
+from .base import Quantile, QuantileRate, bound, toward_quantile
 from .difference import Difference
 
 
 @dataclass(frozen=True)
-class ZeroOutliers:
-    """An update with a value that differs from the model by more than a bound becomes the model.
+class ZeroOutliers(Checked):
+    """An update with a value too far from its model's changes nothing (Andrew et al. 2021, arXiv:1905.03871).
 
     The bound is `norm`, or by default follows the updates, as zeroing in TensorFlow Federated does: `multiplier` times
-    an estimated quantile of their L-infinity norms (Andrew et al. 2021, arXiv:1905.03871), plus `increment`. What is
+    an estimated quantile of their L-infinity norms, plus `increment`. What is
     infinite exceeds every bound; NaN exceeds none, and is refused by the check that follows.
     """
 
-    norm: float | None = None
-    initial_norm: float = 10.0
-    quantile: float = 0.98
-    learning_rate: float = math.log(10)
-    multiplier: float = 2.0
-    increment: float = 1.0
+    norm: Annotated[float | None, bound("a bound that stays; it goes with no other parameter", 0)] = None
+    initial_norm: Annotated[float, bound("the quantile before the first round")] = 10.0
+    quantile: Quantile = 0.98
+    learning_rate: QuantileRate = 2.302585092994046  # ln 10
+    multiplier: Annotated[float, bound("times the quantile is the bound")] = 2.0
+    increment: Annotated[float, bound("added to that", 0)] = 1.0
 
     def __post_init__(self) -> None:
         """Raise ValueError for a number that cannot be."""
-        check_number("initial_norm", self.initial_norm, SMALLEST)
-        check_number("quantile", self.quantile, 0.0, 1.0)
-        check_number("learning_rate", self.learning_rate, 0.0, 100.0)
-        check_number("multiplier", self.multiplier, SMALLEST)
-        check_number("increment", self.increment, 0.0)
-        if self.norm is not None:
-            check_number("norm", self.norm, 0.0)
-            if replace(self, norm=None) != ZeroOutliers():
-                raise ValueError("norm is a bound that stays: it goes with no other parameter")
+        super().__post_init__()
+        if self.norm is not None and replace(self, norm=None) != ZeroOutliers():
+            raise ValueError("norm is a bound that stays: it goes with no other parameter")
 
     @property
     def first_bound(self) -> float:

@@ -46,7 +46,7 @@ def test_every_answer_is_as_told(
         said = python(
             *("schemathesis.cli", "run", f"{served.url}/openapi.json", f"--url={served.url}", *LEFT_OUT),
             *(f"--phases={PHASES}", f"--max-time={max(1, int(SECONDS))}", f"--checks={','.join(CHECKS)}"),
-            *("--max-examples=10", "--request-timeout=30", "--continue-on-failure"),
+            *("--max-examples=10", "--request-timeout=90", "--continue-on-failure"),
             *("--warnings=off", "--suppress-health-check=all"),
             cwd=tmp_path,
             seconds=SECONDS + 200,

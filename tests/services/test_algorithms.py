@@ -41,20 +41,20 @@ def test_a_group_has_the_form_of_the_trainable_floating_tensors() -> None:
 
 
 def test_differences_are_added_over_all_learners() -> None:
-    """1 + (2/4) · mean(2, 6) = 3 and -1 + (2/4) · mean(0, 4) = 0; what was there is left alone."""
+    """1 + (2 + 6) / 4 = 3 and -1 + (0 + 4) / 4 = 0 with four learners that weigh 1; what was there is left alone."""
     current = [np.array([1.0, -1.0], np.float32)]
     differences = [[np.array([2.0, 0.0], np.float32)], [np.array([6.0, 4.0], np.float32)]]
     out = [np.empty(2, np.float32)]
-    add_differences(current, differences, 4, out)
+    add_differences(current, [(one, 1.0) for one in differences], 4, 4, out)
     assert out[0].tolist() == [3, 0]
     assert current[0].tolist() == [1, -1]
 
 
-def test_learners_that_left_after_they_sent_still_count() -> None:
-    """Of two updates and one learner that is left, N is 2."""
+def test_a_mean_over_more_weight_is_the_smaller() -> None:
+    """(6 · 1 + 3 · 2 - 1 · 4) / 8 = 1: six that were in it, three that came, one that went."""
     out = [np.empty(1)]
-    add_differences([np.zeros(1)], [[np.array([2.0])], [np.array([4.0])]], 1, out)
-    assert out[0].tolist() == [3]
+    add_differences([np.ones(1)], [([np.array([2.0])], 3.0), ([np.array([4.0])], -1.0)], 6, 8, out)
+    assert out[0].tolist() == [1]
 
 
 def test_groups_larger_than_a_block_are_added_whole() -> None:
@@ -63,7 +63,7 @@ def test_groups_larger_than_a_block_are_added_whole() -> None:
     rng = np.random.default_rng(1)
     current, *differences = [[rng.normal(size=shape) for shape in shapes] for _ in range(4)]
     out = [np.empty(shape) for shape in shapes]
-    add_differences(current, differences, 10, out)
+    add_differences(current, [(one, 1.0) for one in differences], 10, 10, out)
     for i, made in enumerate(out):
         np.testing.assert_allclose(made, current[i] + sum(one[i] for one in differences) / 10, rtol=1e-14, atol=1e-15)
 

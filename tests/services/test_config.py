@@ -45,7 +45,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
             {"termination": {"federation_round": 5}},
             "termination.federation_round: unknown key; did you mean federation_rounds?",
         ),
-        ({"evaluation": {"zzz": 1}}, "evaluation.zzz: unknown key; known: every, initial, overlap"),
+        ({"evaluation": {"zzz": 1}}, "evaluation.zzz: unknown key; known: every, initial, overlap, who"),
     ],
 )
 def test_an_unknown_key_is_refused_with_the_nearest_known_one(given: dict[str, Any], says: str) -> None:

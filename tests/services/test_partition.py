@@ -6,11 +6,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.partition import dirichlet_partition, iid_partition, quantity_skew_partition, shard_partition
+from services.partition import (
+    dirichlet_mixture_partition,
+    dirichlet_partition,
+    iid_partition,
+    quantity_skew_partition,
+    shard_partition,
+)
 
 LABELS = np.repeat(np.arange(10), 30)  # (300,): ten classes of thirty rows
 INDEX_PARTITIONS: dict[str, Callable[[int, int], list[NDArray[np.int64]]]] = {
     "dirichlet": lambda n, seed: dirichlet_partition(LABELS, n, alpha=0.1, seed=seed, min_size=5),
+    "mixture": lambda n, seed: dirichlet_mixture_partition(LABELS, n, alpha=0.1, seed=seed),
     "shard": lambda n, seed: shard_partition(LABELS, n, classes_per_partition=4, seed=seed),
     "quantity": lambda n, seed: quantity_skew_partition(LABELS, n, alpha=0.3, seed=seed, min_size=5),
 }
@@ -80,6 +87,15 @@ def test_dirichlet_with_a_small_alpha_is_more_skewed_than_with_a_large_one() -> 
 
     assert commonest(0.05) > 0.4
     assert commonest(1000) < 0.15
+
+
+def test_a_dirichlet_mixture_gives_all_as_many_rows_and_a_small_alpha_few_classes() -> None:
+    """Sizes differ by one at most; with alpha 0.05 a learner's largest class is most of it, with 1000 a tenth."""
+    for alpha, low, high in ((0.05, 0.6, 1.0), (1000.0, 0.1, 0.3)):
+        parts = dirichlet_mixture_partition(LABELS, 7, alpha)
+        assert {len(part) for part in parts} == {42, 43}
+        largest = [max(np.bincount(LABELS[part])) / len(part) for part in parts]
+        assert low <= np.median(largest) <= high
 
 
 @pytest.mark.parametrize("alpha", [1e-6, 1e-3, 1e6])

@@ -188,7 +188,7 @@ def test_each_task_has_the_values_of_its_round() -> None:
         message = fleet.federation.task_message(task, fleet.now)
         assert fleet.federation.task_message(task, fleet.now + 1).config == message.config
         fleet.do("a", kind)
-        return message.config
+        return {name: value for name, value in message.config.items() if name != "seed"}
 
     assert told("init") == {"rate": 1.0, "epochs": 3, "round": 0}
     for number, rate, rows in ((1, 1.0, 100), (2, 0.5, 50), (3, 0.25, 50)):

@@ -108,3 +108,12 @@ async def next_round(request: Request, run_id: str, body: m.RoundRequest | None 
     advanced = await runtime.next_round(run_id, body.round if body else None)
     await asyncio.sleep(0)  # learners get their tasks before the operator gets this answer
     return runtime.run_message(advanced)
+
+
+@router.put("/{run_id}/rounds/{number}/scores")
+async def take_scores(request: Request, run_id: str, number: int, body: m.EvaluationResult) -> m.Round:
+    """The driver's scores of a round's model, in a run with `evaluation.who: "driver"`. The round closes with them, and
+    the termination signals go by them. The same scores may be sent again."""
+    runtime = runtime_of(request)
+    one = await runtime.take_scores(run_id, number, body.metrics)
+    return one.message(runtime.federation.journal.iso)

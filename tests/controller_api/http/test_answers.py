@@ -33,7 +33,7 @@ async def test_no_cache_keeps_an_answer_of_the_contract(controller: InProcess) -
     http = controller.http
     (anna,) = await begin(http, "anna")
     task = await anna.task()
-    names = {"learner_id": anna.id, "task_id": task["id"], "run_id": "current", "name": "page.css"}
+    names = {"learner_id": anna.id, "task_id": task["id"], "run_id": "current", "name": "page.css", "number": "1"}
     names["digest"] = task["model"]["digest"]
     paths = [path.format(**names) for path, methods in POLICIES.items() if "GET" in methods and path != "/v1/events"]
     answers = [await http.request(method, path) for path in paths for method in ("GET", "HEAD")]

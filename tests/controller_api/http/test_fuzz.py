@@ -118,6 +118,7 @@ class Target:
             "learner_id": self.member.id,
             "task_id": self.task["id"],
             "run_id": "current",
+            "number": "1",
             "digest": self.task["model"]["digest"],
         }
         return template.format(**{key: value if name is None else name for key, value in ids.items()})

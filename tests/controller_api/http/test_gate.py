@@ -45,6 +45,7 @@ MATRIX = {
     ("GET", "/v1/runs/{run_id}"): "--xxx++",
     ("GET", "/v1/runs/{run_id}/rounds"): "--xxx++",
     ("POST", "/v1/runs/{run_id}/rounds"): "--xxxx+",
+    ("PUT", "/v1/runs/{run_id}/rounds/{number}/scores"): "--xxxx+",
     ("GET", "/v1/runs/{run_id}/results"): "--xxx++",
     ("GET", "/v1/runs/{run_id}/model"): "--xxxx+",
     ("POST", "/v1/runs/{run_id}/stop"): "--xxxx+",
@@ -64,6 +65,7 @@ class Guarded:
         self.task = task
         self.own, self.other = own, other
         self.names = {"learner_id": own.id, "task_id": task["id"], "run_id": "current", "name": "page.css"}
+        self.names["number"] = "1"
         self.names["digest"] = task["model"]["digest"]
         self.tokens = dict(
             zip(ROLES, (None, "unknown" * 6, ENROLL, own.token, other.token, VIEWER, OPERATOR), strict=True)

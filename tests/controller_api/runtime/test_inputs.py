@@ -54,13 +54,45 @@ async def round_of(members: list[Member], change: dict[str, float]) -> list[list
 
 
 async def test_the_control_follows_the_updates_and_a_later_learner_gets_it(controller: InProcess) -> None:
-    """0, then 0 + (2/2)·mean(1, 3) = 2; with cleo N is 3: 2 + (1 + 3 + 2)/3 = 4, the same for all three."""
+    """0, then mean(1, 3) = 2; with cleo, who has sent nothing, mean(1 + 4, 3 + 4, 0) = 4, the same for all three."""
     anna, ben = await begin(controller.http, "anna", "ben", **SCAFFOLD)
     assert await round_of([anna, ben], {"anna": 1, "ben": 3}) == [[0, 0]] * 2
     cleo = await join(controller.http, "cleo")  # round 2 has begun
-    assert await round_of([anna, ben], {"anna": 3, "ben": 3}) == [[2, 2]] * 2  # N is 3: 2 + 6/3
+    assert await round_of([anna, ben], {"anna": 4, "ben": 4}) == [[2, 2]] * 2
     assert await round_of([anna, ben, cleo], {"anna": 1, "ben": 3, "cleo": 2}) == [[4, 4]] * 3
     assert await given(cleo, await cleo.task()) == [6, 6]
+
+
+async def test_what_learners_hold_is_kept_once_for_each(controller: InProcess) -> None:
+    """And what the newest round was made of, for whoever verifies it; nothing of the rounds before, nor of who left."""
+    store = controller.app.state.runtime.store
+    anna, ben = await begin(controller.http, "anna", "ben", **SCAFFOLD)
+
+    def held() -> int:
+        keys = store.keys()
+        return sum(key.startswith("control-") for key in keys)
+
+    for _ in range(3):
+        await round_of([anna, ben], {"anna": 1, "ben": 3})
+    assert held() == 4
+    assert (await anna.call("DELETE", anna.path)).status_code == 204
+    await round_of([ben], {"ben": 1})
+
+    async def tidied() -> bool:
+        return held() == 3  # of the last round: what ben held, and anna, whose share went; and what ben holds
+
+    await until(tidied)
+    assert await until_over(controller) == "completed"
+
+
+async def until_over(controller: InProcess) -> str:
+    """The state in which the run ends."""
+
+    async def over() -> str:
+        run = (await controller.http.get("/v1/runs/latest")).json()
+        return str(run["state"]) if run["ended_at"] else ""
+
+    return str(await until(over))
 
 
 async def test_a_run_without_an_algorithm_has_no_inputs_and_takes_no_extra(controller: InProcess) -> None:

@@ -186,7 +186,7 @@ async def test_a_wrong_transform_is_refused_when_the_run_is_posted(controller: I
     for given, told in (
         ({"name": "ClipNorn", "norm": 1}, "did you mean ClipNorm?"),
         ({"name": "ClipNorm", "nrom": 1}, "did you mean norm?"),
-        ({"name": "AdaptiveClipNorm", "quantile": 2}, "quantile must be a number between 0 and 1"),
+        ({"name": "AdaptiveClipNorm", "quantile": 2}, "quantile must be a finite number of at least 0 and at most 1"),
     ):
         run = {"termination": {"federation_rounds": 1}, "transforms": [given]}
         answer = await controller.http.post("/v1/runs", json=run)

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.aggregation import RULES, State, View
-from services.aggregation.fedrec import UNIT
-from services.aggregation.staleness import Staleness
+from services.aggregation.staleness import Fading
 from services.errors import AggregationFailed
 from tests.services.arrays import Array
 
@@ -40,7 +39,7 @@ class Commits:
     def sums(self) -> tuple[Array, float]:
         """S and z."""
         assert self.state is not None
-        return self.state["sum"][0] / UNIT, self.state["weight"]
+        return self.state["sum"][0] / self.state["unit"], self.state["weight"]
 
 
 def test_fedrec_gives_the_numbers_of_its_definition() -> None:
@@ -69,7 +68,7 @@ def test_fedrec_is_the_mean_of_everybodys_newest(commits: list[tuple[str, int, i
         model = one.commit(name, np.random.default_rng(seed).normal(size=5), factor)
     newest = list(one.newest.values())
     want = sum(factor * update for update, factor in newest) / sum(factor for _, factor in newest)
-    assert np.allclose(model, want, rtol=1e-9, atol=1e-9)
+    assert np.allclose(model, want, rtol=1e-14, atol=1e-14)
 
 
 def test_fedrec_begins_anew_with_everybodys_newest() -> None:
@@ -168,6 +167,6 @@ def test_parameters_that_cannot_be_are_refused(rule: str, parameters: dict[str, 
 def test_staleness_never_counts_more_than_one() -> None:
     """Fresh updates count fully under each function."""
     for kind in ("constant", "hinge", "polynomial"):
-        weights = [Staleness(kind, 0.5, 2).weight(age) for age in range(10)]
+        weights = [Fading(kind, 0.5, 2).weight(age) for age in range(10)]
         assert weights[0] == 1
         assert weights == sorted(weights, reverse=True)

@@ -41,6 +41,19 @@ def combine(
 # W = 10. Learner a took 2 steps to 14, b 8 steps to 18; p = 3/4 and 1/4.
 # tau_eff = 3/4 * 2 + 1/4 * 8 = 3.5; a step of a is 4 / 2 = 2, one of b 8 / 8 = 1: 3/4 * 2 + 1/4 * 1 = 1.75.
 # W + 3.5 * 1.75 = 16.125. FedAvg: 3/4 * 14 + 1/4 * 18 = 15.
+def test_effective_steps_go_before_batches() -> None:
+    """Those of local momentum; null is as if it were not told, and 0 is told."""
+    parent, rows = [np.array([10.0])], [[np.array([14.0])], [np.array([18.0])]]
+    told: list[dict[str, Any]] = [
+        {"num_completed_batches": 5, "effective_steps": 2},
+        {"num_completed_batches": 8, "effective_steps": None},
+    ]
+    views = [View(str(i), row, parent, (), {}, one) for i, (row, one) in enumerate(zip(rows, told, strict=True))]
+    assert FedNova().aggregate(views, [3, 1])[0][0] == 16.125
+    told[1]["effective_steps"] = 0
+    assert FedNova().aggregate(views, [3, 1])[0][0] == 14.0
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_steps_are_made_equal_as_worked_out_by_hand(dtype: str) -> None:
     """16.125, in the tensor's own dtype."""

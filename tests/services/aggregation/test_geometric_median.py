@@ -58,8 +58,8 @@ def test_two_steps_worked_out_by_hand() -> None:
     assert combine(GeometricMedian(iterations=1, nu=3.0), [[0.0], [0.0], [6.0]]) == pytest.approx(18 / 11, rel=1e-6)
 
 
-def test_what_distances_leave_out_takes_the_same_weights() -> None:
-    """Weights 2:2:1 for a counter, a mask and a buffer: (2 * 10 + 2 * 20 + 30) / 5 = 18, True of 3/5, 18."""
+def test_what_distances_leave_out_is_the_median_of_all() -> None:
+    """A counter, a mask and a buffer: 20 of 10, 20 and 30; True of three."""
     views = []
     for i, value in enumerate([0.0, 0.0, 6.0]):
         far = 10 * (i + 1)
@@ -67,8 +67,7 @@ def test_what_distances_leave_out_takes_the_same_weights() -> None:
         views.append(View(str(i), arrays, [np.zeros_like(a) for a in arrays], [True, True, True, False]))
     got, _ = GeometricMedian(iterations=1).aggregate(views, [1.0] * 3)
     assert got[0] == pytest.approx(6 / 5, rel=1e-6)
-    assert [array.tolist() for array in got[1:3]] == [18, True]
-    assert got[3] == pytest.approx(18, rel=1e-6)
+    assert [array.tolist() for array in got[1:]] == [20, True, [20.0]]
 
 
 def restated(rows: Array, iterations: int, nu: float) -> Array:

@@ -142,6 +142,20 @@ def test_nothing_is_lost_and_nothing_sent_twice(rounds: list[tuple[int, bool]]) 
     assert got == pytest.approx(wanted, abs=1e-5)
 
 
+def test_int8_updates_add_up_to_what_was_trained() -> None:
+    """Towards a target that other learners hold the model away from, the sum of what was sent is not pulled aside."""
+    random = np.random.default_rng(1)
+    sender, flat, wanted, got = Sender("int8"), zeros(), np.zeros(COUNT), np.zeros(COUNT)
+    step = random.standard_normal(COUNT)
+    for _ in range(50):
+        (one,) = [tensor for tensor in sender.code(trained(step, flat), flat) if isinstance(tensor, Coded)]
+        wanted += np.float32(step)
+        got += np.frombuffer(one.data, np.int8) * np.float64(one.scale or 0)
+        sender.taken()
+    coarse = np.abs(step).max() / 127
+    assert np.abs(got - wanted).max() <= coarse  # without feedback up to 50 halves of it
+
+
 def zeros() -> list[Tensor | Coded]:
     """The model, "w" zeros."""
     return [MODEL[0]._replace(array=np.zeros(COUNT, np.float32)), *MODEL[1:]]

@@ -137,6 +137,15 @@ def test_a_buffer_fills_from_whomever_and_nobody_waits_for_it() -> None:
     assert (fleet.task("a").round, fleet.task("b").round) == (2, 1)
 
 
+def test_who_made_several_of_a_models_updates_scores_it_once() -> None:
+    """One task to evaluate it."""
+    fleet, run = started("a", "b", rule="FedBuff", aggregation={"buffer_size": 2}, evaluation={"every": 1})
+    fleet.do("b")
+    commit(fleet, "b")
+    offered = [event.learner for event in fleet.events() if event.text.endswith("is to evaluate")]
+    assert (offered, len(run.rounds[0].evaluate)) == (["b"], 1)
+
+
 def test_what_is_too_stale_is_stopped_and_refused() -> None:
     """The learner is given the newest model instead."""
     fleet, _ = started("a", "b", schedule={"max_staleness": 1}, termination={"federation_rounds": 9})

@@ -31,7 +31,7 @@ def training(fleet: Fleet, **encoding: object) -> RunState:
 
 def shown(fleet: Fleet, task: Assignment) -> m.Task:
     """A task as its learner gets it."""
-    return task_message(fleet.federation.runs[task.run_id].config, task, 30, fleet.now)
+    return task_message(fleet.federation.runs[task.run_id], task, 30, fleet.now)
 
 
 def test_each_learner_gets_what_it_can_read_and_is_asked_for_what_it_can_write() -> None:

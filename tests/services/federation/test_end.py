@@ -71,9 +71,38 @@ def test_patience_counts_rounds_when_not_every_round_is_evaluated() -> None:
 
 
 def test_a_metric_that_nobody_reports_does_not_keep_a_patient_run_alive() -> None:
-    """A typing mistake in the metric's name ends the run by its patience."""
-    run = played([0.1, 0.2, 0.3, 0.4, 0.5], evaluation_metric="acuracy", patience_rounds=3)
-    assert (run.ended_by, run.aggregations) == ("patience_rounds", 3)
+    """A typing mistake in the metric's name fails the run after its patience, and names the nearest."""
+    run = played([0.1, 0.2, 0.3, 0.4, 0.5], evaluation_metric="scores", patience_rounds=2)
+    assert (run.state, run.ended_by, run.aggregations) == ("failed", "failure", 2)
+    assert run.reason == "no learner reports 'scores'; did you mean score?"
+
+
+def test_a_metric_that_nobody_reports_ends_a_run_after_three_evaluations() -> None:
+    """Without patience, too: it would never end."""
+    run = played([0.1, 0.2, 0.3, 0.4, 0.5], evaluation_metric="acuracy", evaluation_metric_cutoff_score=0.9)
+    assert (run.state, run.aggregations) == ("failed", 3)
+
+
+def test_a_metric_that_nobody_reports_is_told_after_the_first_evaluation() -> None:
+    """With the nearest name, once."""
+    fleet = Fleet("a")
+    fleet.train(termination={"evaluation_metric": "acuracy", "evaluation_metric_cutoff_score": 0.9})
+    for _ in range(2):
+        fleet.do("a")
+        fleet.aggregate()
+        fleet.do("a", "evaluate", accuracy=0.5)
+    told = [event.text for event in fleet.events() if event.kind == "metric-unreported"]
+    assert told == ["no learner reports 'acuracy'; did you mean accuracy?"]
+
+
+def test_a_last_model_that_nobody_evaluated_is_told() -> None:
+    """Who could not, and why, is in the last words."""
+    fleet = Fleet("a")
+    run = fleet.train(termination={"federation_rounds": 1})
+    fleet.do("a")
+    fleet.aggregate()
+    fleet.fail("a", "ValueError: no test rows")
+    assert run.reason == "1 rounds are done; nobody evaluated the last model (a: ValueError: no test rows)"
 
 
 @pytest.mark.parametrize("phase", ["waiting", "initializing", "training", "aggregating", "evaluating"])

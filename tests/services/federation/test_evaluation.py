@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.errors import DifferentBody, InvalidConfig, InvalidRequest, TaskVoid
 from services.federation import RunState
 from tests.services.fleet import Fleet, outcome
 
@@ -195,3 +196,62 @@ def test_scores_that_cannot_be_combined_are_no_error() -> None:
     wild = type(wild)(wild.fingerprint, wild.size, wild.metrics, {"num_evaluation_examples": 10**400})
     fleet.federation.accept(task.id, wild, fleet.now)
     assert run.rounds[0].evaluation.combined == {"accuracy": 0.5}
+
+
+# ---- who
+def test_everybody_evaluates_when_that_is_asked() -> None:
+    """Also who was no member of the round."""
+    fleet = Fleet("a", "b", "c")
+    run = fleet.train(selection={"participation_ratio": 0.3}, evaluation={"who": "everybody"})
+    (member,) = [task.learner for task in run.rounds[0].train.values()]
+    fleet.do(member)
+    fleet.aggregate()
+    assert sorted(task.learner for task in run.rounds[0].evaluate.values()) == ["a", "b", "c"]
+
+
+def scored_by_driver(**config: Any) -> tuple[Fleet, RunState]:
+    """A run whose first model is there; its driver evaluates."""
+    return in_evaluation("a", evaluation={"who": "driver"}, **config)
+
+
+def test_the_driver_evaluates_when_that_is_asked() -> None:
+    """No learner is; the round waits for its scores, within its bound, and they count for the end."""
+    signals = {"evaluation_metric": "accuracy", "evaluation_metric_cutoff_score": 0.9}
+    fleet, run = scored_by_driver(termination=signals)
+    assert (run.state, run.rounds[0].evaluate) == ("evaluating", {})
+    assert (fleet.waiting_for(run) or "").startswith("waiting for the driver's scores of model 1; goes on in 3600 s")
+    fleet.federation.take_scores(run.id, 1, {"accuracy": 0.5}, fleet.now)
+    assert (run.state, run.round) == ("training", 2)
+    fleet.do("a")
+    fleet.aggregate()
+    one = fleet.federation.take_scores(run.id, 2, {"accuracy": 0.95}, fleet.now)
+    assert one.message(str).evaluation_metrics.combined == {"accuracy": 0.95}
+    assert (run.state, run.ended_by) == ("completed", "evaluation_metric")
+    assert run.best is not None
+    assert run.best[:2] == (2, 0.95)
+
+
+def test_scores_of_the_driver_may_be_sent_again_and_nothing_else() -> None:
+    """The same ones change nothing; others, those of a round that is over or to come, and of learners' runs do."""
+    fleet, run = scored_by_driver(termination={"federation_rounds": 9})
+    scores: dict[str, float | None] = {"accuracy": 0.5}
+    with pytest.raises(InvalidRequest, match="round 2 has no model yet"):
+        fleet.federation.take_scores(run.id, 2, scores, fleet.now)
+    for _ in range(2):
+        fleet.federation.take_scores(run.id, 1, scores, fleet.now)
+    with pytest.raises(DifferentBody):
+        fleet.federation.take_scores(run.id, 1, {"accuracy": 0.6}, fleet.now)
+    fleet.do("a")
+    fleet.aggregate()
+    fleet.stay(3600)  # the driver is gone: the round closes without
+    with pytest.raises(TaskVoid, match="round 2 is over"):
+        fleet.federation.take_scores(run.id, 2, scores, fleet.now)
+    other, learners = in_evaluation("a")
+    with pytest.raises(InvalidRequest, match="the learners of this run evaluate"):
+        other.federation.take_scores(learners.id, 1, scores, other.now)
+
+
+def test_model_0_is_scored_by_learners_alone() -> None:
+    """With a driver that evaluates it is refused, when the run is posted."""
+    with pytest.raises(InvalidConfig, match="leave one of them out"):
+        Fleet("a").start(evaluation={"who": "driver", "initial": True})

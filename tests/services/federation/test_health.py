@@ -45,7 +45,7 @@ def test_three_rounds_in_a_row_put_a_learner_aside() -> None:
     fleet = begun()
     assert health(fleet, "c") == ("ok", None)
     refused_rounds(fleet, 2)
-    assert health(fleet, "c") == ("failing", None)
+    assert health(fleet, "c")[0] == "failing"
     fleet.events()
     task = fleet.refuse("c", WHY)
     reason = f"its updates were refused in 3 rounds in a row, the last one: {WHY}"
@@ -74,7 +74,7 @@ def test_rounds_are_counted_not_bodies() -> None:
     fleet = begun()
     for _ in range(10):
         fleet.refuse("c")
-    assert health(fleet, "c") == ("failing", None)
+    assert health(fleet, "c")[0] == "failing"
     assert fleet.kinds().count("update-refused") == 1
 
 
@@ -87,7 +87,7 @@ def test_an_update_that_is_taken_begins_anew() -> None:
     assert health(fleet, "c") == ("ok", None)
     fleet.aggregate()
     refused_rounds(fleet, 2)
-    assert health(fleet, "c") == ("failing", None)
+    assert health(fleet, "c")[0] == "failing"
 
 
 def test_an_operator_lets_a_learner_back() -> None:
@@ -103,7 +103,7 @@ def test_an_operator_lets_a_learner_back() -> None:
     fleet.do("b")
     fleet.aggregate()
     refused_rounds(fleet, 2)
-    assert health(fleet, "c") == ("failing", None)
+    assert health(fleet, "c")[0] == "failing"
 
 
 def test_its_own_restart_lets_a_learner_back() -> None:

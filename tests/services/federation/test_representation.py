@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services import messages as m
+from services.federation.representation import seed_of
 from tests.services.fleet import Fleet
 
 
@@ -87,7 +88,7 @@ def test_a_task_is_told_with_relative_times_and_urls() -> None:
         round=1,
         model=m.Reference(digest=run.model.digest, url=f"../../models/{run.model.digest}", size=run.model.size),
         result=m.ResultTarget(url=f"../../tasks/{task.id}/result"),
-        config={"learning_rate": 0.1, "round": 1},
+        config={"learning_rate": 0.1, "round": 1, "seed": seed_of(1990, 1, "a")},
         expires_in_s=90.0,
         heartbeat_s=10.0,
     )
@@ -98,12 +99,23 @@ def test_evaluation_and_initial_weights_have_their_own_parameters() -> None:
     fleet = Fleet("a")
     fleet.start(train={"x": 1, "round": 99}, evaluate={"y": 2})
     init = fleet.federation.task_message(fleet.task("a", "init"), fleet.now)
-    assert (init.model, init.round, init.config) == (None, 0, {"x": 1, "round": 0})
+    assert (init.model, init.round, init.config) == (None, 0, {"x": 1, "round": 0, "seed": seed_of(1990, 0, "a")})
     fleet.do("a", "init")
     fleet.do("a")
     fleet.aggregate()
     evaluate = fleet.federation.task_message(fleet.task("a", "evaluate"), fleet.now)
-    assert evaluate.config == {"y": 2, "round": 1}
+    assert evaluate.config == {"y": 2, "round": 1, "seed": seed_of(1990, 1, "a")}
+
+
+def test_the_seed_of_a_task_follows_from_run_round_and_learner() -> None:
+    """Below 2³², and another one for each; a run whose parameters have one gives that."""
+    drawn = {seed_of(run, number, name) for run in (1, 2) for number in (1, 2) for name in ("a", "b")}
+    assert len(drawn) == 8
+    assert all(0 <= seed < 2**32 for seed in drawn)
+    assert seed_of(1990, 1, "bob") == 3418754198  # as the documentation has it
+    fleet = Fleet("a")
+    fleet.start(train={"seed": 7})
+    assert fleet.federation.task_message(fleet.task("a", "init"), fleet.now).config == {"seed": 7, "round": 0}
 
 
 def test_a_task_is_offered_until_it_is_done() -> None:

@@ -97,12 +97,15 @@ def test_a_learner_that_leaves_mid_round_never_stalls_it(when: str) -> None:
 
 
 def test_when_everyone_leaves_the_round_fails_with_a_reason() -> None:
-    """Nobody is left to report: the run ends in words, not at its deadline."""
+    """Nobody is left to report: it ends in words, not at its deadline, and the run waits for others."""
     fleet = Fleet("a", "b")
     run = fleet.train()
     fleet.leave("a")
     fleet.leave("b")
-    assert run.reason == "round 1 failed: nobody left: 0 updates, at least 1 needed (a: a left; b: b left)"
+    assert run.rounds[0].failure == "nobody left: 0 updates, at least 1 needed (a: a left; b: b left)"
+    assert (run.state, run.hold) == ("waiting", "learners")
+    fleet.join("c")
+    assert [task.learner for task in run.rounds[1].train.values()] == ["c"]
 
 
 def test_a_learner_that_left_during_evaluation_is_not_waited_for() -> None:

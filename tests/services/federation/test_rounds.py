@@ -7,6 +7,7 @@ import pytest
 from services import messages as m
 from services.errors import RoundClosed
 from services.federation import ModelInfo, RunState
+from services.federation.health import health_of
 from tests.services.fleet import Fleet, model
 
 TEN = [f"learner-{i}" for i in range(10)]
@@ -82,25 +83,74 @@ def test_at_the_deadline_the_quorum_makes_a_round() -> None:
 
 
 def test_below_the_quorum_the_round_fails_with_a_reason() -> None:
-    """One update of a quorum of two at the deadline ends the run as failed, saying what was missing."""
+    """One update of a quorum of two at the deadline makes no model; three such rounds in a row end the run as failed,
+    saying what was missing."""
     fleet = Fleet("a", "b", "c")
     run = fleet.train(schedule={"round_deadline_s": 100, "min_updates": 2})
+    for number in (1, 2, 3):
+        assert (run.state, run.round) == ("training", number)
+        fleet.do("a")
+        fleet.stay(100)
+    assert (run.state, run.ended_by) == ("failed", "failure")
+    assert run.reason == (
+        "3 rounds in a row made no model (schedule.max_failed_rounds), the last one round 3: deadline: 1 updates,"
+        " at least 2 needed"
+    )
+    assert fleet.federation.active is None
+
+
+def test_a_round_that_failed_is_drawn_again() -> None:
+    """Of three learners one is drawn, and one always fails: the next round draws another, and the run goes on."""
+    fleet = Fleet("a", "b", "c")
+    run = fleet.train(selection={"participation_ratio": 0.3}, termination={"federation_rounds": 30})
+    drawn = [""]
+    for _ in range(30):
+        (name,) = members(run)
+        assert (name, drawn[-1]) != ("b", "b")
+        drawn.append(name)
+        if name == "b":
+            fleet.fail("b", "ValueError: no rows")
+        else:
+            fleet.do(name)
+            fleet.aggregate()
+            fleet.do(name, "evaluate")
+        assert run.state == "training"
+    assert drawn.count("b") > 3
+    assert health_of(fleet.federation.roster.get(fleet.ids["b"])) == "failing"
+
+
+def test_who_has_not_fetched_its_task_is_not_drawn_again() -> None:
+    """It hangs in the task of a round before; once it asks again it is a member again, and never is the quorum missed
+    for it."""
+    fleet = Fleet("a", "b")
+    many = {"federation_rounds": 9}
+    run = fleet.train(schedule={"round_deadline_s": 100, "lease_s": 1000}, evaluation={"every": 0}, termination=many)
+    for name in "ab":
+        fleet.poll(name)
     fleet.do("a")
     fleet.stay(100)
-    assert (run.state, run.ended_by) == ("failed", "failure")
-    assert run.reason == "round 1 failed: deadline: 1 updates, at least 2 needed"
-    assert fleet.federation.active is None
+    fleet.aggregate()
+    assert members(run) == ["a", "b"]  # it had fetched its task, and may be slow
+    fleet.do("a")
+    fleet.stay(100)
+    fleet.aggregate()
+    assert members(run) == ["a"]
+    assert health_of(fleet.federation.roster.get(fleet.ids["b"])) == "failing"
+    fleet.poll("b")
+    fleet.do("a")
+    fleet.aggregate()
+    assert members(run) == ["a", "b"]
 
 
 def test_failures_below_the_quorum_fail_the_round_at_once_with_their_reasons() -> None:
     """When nobody is left who could report, nothing is waited for; log and reason hold the line of an error that says
     what it was."""
     fleet = Fleet("a", "b")
-    run = fleet.train(schedule={"min_updates": 2})
+    run = fleet.train(schedule={"min_updates": 2, "max_failed_rounds": 1})
     fleet.do("a")
     fleet.events()
     fleet.fail("b", "Traceback\nMemoryError: 8 GB")
-    assert run.reason == "round 1 failed: nobody left: 1 updates, at least 2 needed (b: MemoryError: 8 GB)"
+    assert run.reason == "round 1: nobody left: 1 updates, at least 2 needed (b: MemoryError: 8 GB)"
     assert "b could not train: MemoryError: 8 GB" in [event.text for event in fleet.events()]
 
 

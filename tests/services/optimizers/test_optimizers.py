@@ -66,14 +66,24 @@ def test_yogis_second_moment_shrinks_by_the_square_alone() -> None:
     ("name", "defaults"),
     [
         ("FedAvgM", {"learning_rate": 1.0, "momentum": 0.9}),
-        ("FedAdagrad", {"learning_rate": 0.1, "beta1": 0.0, "tau": 1e-3}),
-        ("FedAdam", {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3}),
-        ("FedYogi", {"learning_rate": 0.1, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3}),
+        ("FedAdagrad", {"learning_rate": 0.002, "beta1": 0.0, "tau": 1e-3}),
+        ("FedAdam", {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3}),
+        ("FedYogi", {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.99, "tau": 1e-3}),
     ],
 )
 def test_defaults_are_those_of_the_papers(name: str, defaults: Mapping[str, float]) -> None:
     """Momentum, betas and tau of their experiments."""
     assert OPTIMIZERS[name]() == OPTIMIZERS[name](**defaults)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_first_step_by_default_does_no_harm(name: str) -> None:
+    """It is in no place longer than what the aggregate says, however short or long that is."""
+    for size in (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 100.0):
+        delta = np.random.default_rng(3).normal(0, size, 1000)
+        (made,), _ = OPTIMIZERS[name]().step([np.zeros(1000)], [delta.copy()], [True], None)
+        assert np.all(np.abs(made) <= np.abs(delta) * (1 + 1e-9))
+        assert np.all(made * delta >= 0)
 
 
 def restated(name: str, parameters: Mapping[str, float], start: Array, aggregates: Sequence[Array]) -> list[Array]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -9,9 +11,11 @@ import pytest
 from services.config import resolve
 from services.errors import InvalidWeight
 from services.federation import RunState, plan
+from services.scheduling import budgets
 from tests.services.fleet import Fleet, outcome
 
 SEMI: dict[str, Any] = {"scheduler": "SemiSynchronous", "evaluation": {"every": 0}}
+SLOW = {"processing_ms_per_batch": 50.0, "processing_ms_per_epoch": 500.0}
 TIMES = {"fast": (10.0, 100.0), "slow": (50.0, 500.0)}  # ms per batch, ms per epoch
 
 
@@ -60,6 +64,25 @@ def test_budgets_stay_unless_they_are_to_be_made_anew() -> None:
         round_of(fleet, TIMES)
         round_of(fleet, later)
         assert [budget(fleet, name) for name in TIMES] == want
+
+
+def test_who_misses_a_round_is_still_the_slowest() -> None:
+    """Its newest known times count on, so that the others' budgets do not jump; those of one that left do not."""
+    rounds = [
+        {"fast": {"processing_ms_per_batch": 10.0, "processing_ms_per_epoch": 100.0}, "slow": SLOW},
+        {"fast": {"processing_ms_per_batch": 10.0, "processing_ms_per_epoch": 100.0}},
+    ]
+    assert budgets(rounds, ["fast", "slow"], 2.0, True) == {"fast": 100, "slow": 20}
+    assert budgets(rounds, ["fast"], 2.0, True) == {"fast": 20}
+
+
+@pytest.mark.parametrize("scale", [3.0, 0.7, 1.1])
+def test_exact_multiples_take_no_step_more(scale: float) -> None:
+    """3 epochs of 1.1 ms in batches of 0.1 ms are 33 batches, however the quotient is rounded."""
+    for batches in range(1, 400):
+        times = {"processing_ms_per_batch": 0.1, "processing_ms_per_epoch": 0.1 * batches}
+        want = max(1, math.ceil(Fraction(str(scale)) * batches))
+        assert budgets([{"a": times}], ["a"], scale, True) == {"a": want}, batches
 
 
 def test_a_budget_is_at_least_one_step_and_a_joiner_has_none_at_first() -> None:

@@ -27,7 +27,7 @@ DERIVED: dict[type[Any], set[str]] = {
     Member: {"waiting", "progress"},  # of connections, which end with the process
     Assignment: set(),
     RoundState: {"taken"},  # an aggregation that was under way is done again
-    RunState: {"plan", "history", "bounds", "allowance"},
+    RunState: {"plan", "history", "bounds", "allowance", "controls", "shifts"},
     Stream: {"newest"},
 }
 ELSEWHERE: dict[type[Any], set[str]] = {  # in rows of their own, by id, or in the model store
@@ -276,6 +276,30 @@ def test_who_left_without_a_task_is_remembered() -> None:
     rows.write(writing.take())
     assert run.stream.left
     compare(fleet.federation, taken_up(fleet, rows), fleet.now)
+
+
+def test_what_learners_hold_of_an_algorithm_follows_from_the_rounds() -> None:
+    """Who weighs what in a run's control, whose share has gone and who is leaving, after every step."""
+    fleet, rows = Clock("a", "b", "c"), Rows()
+    more = {"algorithm": "SCAFFOLD", "termination": {"federation_rounds": 9}, "evaluation": {"every": 0}}
+    run = fleet.train(**more)
+    writing = Recorder(fleet.federation)
+
+    def restarted() -> None:
+        rows.write(writing.take())
+        compare(fleet.federation, taken_up(fleet, rows), fleet.now)
+
+    for leaver in ("", "a", "", "b"):
+        for name in [one for one in "abc" if one in fleet.ids]:
+            fleet.do(name)
+            restarted()
+        if leaver:
+            fleet.leave(leaver)
+            del fleet.ids[leaver]
+            restarted()
+        fleet.aggregate()
+        restarted()
+    assert (run.round, len(run.controls.held), len(run.shifts)) == (5, 2, 1)
 
 
 def test_what_an_operator_is_waited_for_is_remembered() -> None:

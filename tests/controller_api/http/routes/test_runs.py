@@ -9,7 +9,7 @@ import pytest
 
 from controller_api.app import create_app
 from services import ControllerConfig
-from tests.conftest import URL, InProcess
+from tests.conftest import URL, InProcess, until
 from tests.controller_api.driving import (
     MSGPACK,
     TWO_ROUNDS,
@@ -157,6 +157,25 @@ async def test_a_run_completes_with_its_reason(controller: InProcess) -> None:
     assert kinds.count(("init", 0, "accepted")) == 1
     assert len(kinds) == 9
     assert [one["name"] for one in results["learners"]] == ["anna", "ben"]
+
+
+async def test_an_operator_scores_the_models_of_a_run(controller: InProcess) -> None:
+    """With `evaluation.who` the driver: its scores are those of the round, sent twice they are taken once."""
+    (anna,) = await begin(controller.http, "anna", evaluation={"who": "driver"})
+    await anna.work()
+
+    async def evaluating() -> bool:
+        return bool((await controller.http.get("/v1/runs/current")).json()["state"] == "evaluating")
+
+    await until(evaluating)
+    path = "/v1/runs/current/rounds/1/scores"
+    for _ in range(2):
+        answer = await controller.http.put(path, json={"metrics": {"accuracy": 0.5}})
+        assert (answer.status_code, answer.json()["evaluation_metrics"]["combined"]) == (200, {"accuracy": 0.5})
+    problem(await controller.http.put(path, json={"metrics": {"accuracy": 0.6}}), 409, "different-body")
+    problem(await controller.http.put(path, json={"metrics": {"accuracy": "high"}}), 422, "invalid-request")
+    problem(await controller.http.put("/v1/runs/current/rounds/9/scores", json={}), 422, "invalid-request")
+    assert (await controller.http.get("/v1/runs/current")).json()["round"] == 2
 
 
 async def test_results_before_the_end_hold_the_closed_rounds(controller: InProcess) -> None:

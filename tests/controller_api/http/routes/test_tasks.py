@@ -88,7 +88,7 @@ async def test_a_task_names_its_model_and_where_its_result_goes(controller: InPr
     ]
     assert (task["kind"], task["run_id"], task["round"], task["inputs"]) == ("train", run["id"], 1, {})
     assert task["encoding"] is None  # the run asks for none, and this learner can do none
-    assert task["config"] == {"learning_rate": 0.05, "layers": [1, 2], "round": 1}
+    assert task["config"] == {"learning_rate": 0.05, "layers": [1, 2], "round": 1, "seed": task["config"]["seed"]}
     assert task["heartbeat_s"] == 10  # a third of the lease
     assert 40 < task["expires_in_s"] <= 50
     held = await anna.call("GET", str(answer.url.join(task["model"]["url"])))
@@ -218,7 +218,7 @@ async def test_a_traceback_is_in_the_results_alone(controller: InProcess) -> Non
     found = {path: (await controller.http.get(f"/v1/runs/latest{path}")).json() for path in ("", "/rounds", "/results")}
     told = [one for one in found["/results"]["tasks"] if one["state"] == "failed"]
     assert [(one["reason"], one["traceback"]) for one in told] == [("MemoryError: no memory (a.py:3 in train)", trace)]
-    assert "anna: MemoryError: no memory (a.py:3 in train)" in found[""]["reason"]
+    assert "anna: MemoryError: no memory (a.py:3 in train)" in found["/rounds"][0]["failure"]
     log = controller.app.state.runtime.events.after(0)
     (failed,) = [one for one in log if one.kind == "task-failed"]
     assert failed.data["reason"] == "MemoryError: no memory (a.py:3 in train)"
@@ -227,10 +227,11 @@ async def test_a_traceback_is_in_the_results_alone(controller: InProcess) -> Non
 
 
 async def test_a_run_in_which_all_fail_ends_with_their_reasons(controller: InProcess) -> None:
-    """The run is failed, and its reason quotes the learners."""
+    """After three rounds in a row the run is failed, and its reason quotes the learners."""
     members = await begin(controller.http, "anna", "ben")
-    for one in members:
-        assert (await fail(one, await one.task(), "unsupported-task")).status_code == 204
+    for _ in range(3):
+        for one in members:
+            assert (await fail(one, await one.task(), "unsupported-task")).status_code == 204
     run = (await controller.http.get("/v1/runs/latest")).json()
     assert run["state"] == "failed"
     assert "anna: unsupported-task" in run["reason"]
