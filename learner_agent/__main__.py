@@ -11,9 +11,9 @@ import typer
 
 from services import ServerParams
 from services.errors import FederationError
-from services.process import freeze, plain, secret
+from services.process import end_children, end_soon, freeze, plain, secret
 
-from .agent import LearnerAtWork, LearnerFailed, LearnerProcess, Work, limit_threads, make_learner
+from .agent import LearnerAtWork, LearnerFailed, LearnerProcess, Work, make_learner
 from .membership import TRACEBACK, Membership, take_part
 
 cli = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
@@ -30,7 +30,9 @@ def learner(
         str | None,
         Flag(help="Name in the federation; with it a restarted agent is the same learner.", envvar="METIS_NAME"),
     ] = None,
-    state_dir: Annotated[Path, Flag(help="Folder of its token.", envvar="METIS_STATE_DIR")] = Path(".metis"),
+    state_dir: Annotated[
+        Path, Flag(help="Folder of its token and its local tensors.", envvar="METIS_STATE_DIR")
+    ] = Path(".metis"),
     process: Annotated[
         bool, Flag("--process", help="Train in a process of its own, not in a thread beside the connection.")
     ] = False,
@@ -83,17 +85,19 @@ def learner(
         work: Work
         try:
             if process:
-                work = stack.enter_context(contextlib.closing(LearnerProcess(learner)))
+                work = stack.enter_context(contextlib.closing(LearnerProcess(learner, membership.local_file)))
             else:
-                work = LearnerAtWork(make_learner(learner))
+                work = LearnerAtWork(make_learner(learner), membership.local_file)
         except (ImportError, AttributeError, TypeError, ValueError, LearnerFailed, ChildProcessError) as error:
             refuse(f"--learner {learner}: {error}", 2)
-        limit_threads()
         freeze()
         try:
             take_part(work, membership)
         except (FederationError, OSError) as error:
+            end_soon(1)
             refuse(f"{error}", 1)
+    end_children()
+    end_soon(0)
 
 
 def key_and_value(pair: str) -> tuple[str, str]:

@@ -22,7 +22,9 @@ NAME = "control"  # of the input and of the extra: see services/algorithms.py
 class Control:
     """The control variate c_i of one learner: make it with the learner and keep it. It is 0 at the start of each run.
 
-    It is what the controller knows of it: what was sent but not taken (a round closed without it) does not count.
+    It is what the controller knows of it: what was sent but not counted (a round closed without it) is no part of it.
+    The agent keeps it, also over a restart, and gives it with each task (`config["own"]`); to a program that has no
+    agent `config["last_update_taken"]` says whether the last change counts.
     """
 
     def __init__(self) -> None:
@@ -46,7 +48,9 @@ class Control:
             raise ValueError(
                 f"the control has shapes {shapes}, the trainable floating tensors {expected}: is Learner.trainable set?"
             )
-        if config.get("run_id") != self._run or not self._own:
+        if own := config.get("own", {}).get(NAME):
+            self._own = [one.astype(np.float64) for one in own]
+        elif config.get("run_id") != self._run or not self._own:
             self._run, self._own = config.get("run_id"), [np.zeros(one.shape) for one in self._given]
         elif config.get("last_update_taken", True):
             for own, change in zip(self._own, self._sent, strict=False):

@@ -15,14 +15,15 @@ import structlog
 from services import ClientParams, ServerParams
 from services import messages as m
 from services.errors import FederationError
-from services.process import secret, start_log, switched_on
+from services.process import end_soon, on_signals, secret, start_log, switched_on
 from services.rest import Client, in_clear
 
-from .agent import Agent, LearnerAtWork, Listener, Source, StateFile, Webhook, Work, limit_threads, poll
+from .agent import Agent, LearnerAtWork, Listener, Source, StateFile, Webhook, Work, poll, state_path
 from .learner import Learner
 
 log = structlog.get_logger("learner")
 TRACEBACK, MESSAGE = "traceback", "message"
+ENDED_BY_SIGNAL = 143  # exit status of a program that did not end by itself: 128 + SIGTERM
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Membership:
         count = self.num_training_examples
         return m.JoinRequest(name=self.name, labels=dict(self.labels), num_training_examples=count)
 
+    @property
+    def local_file(self) -> Path | None:
+        """Where the learner's local tensors are kept between restarts; nowhere for one without a name."""
+        return state_path(Path(self.state_dir), self.name, self.controller, "local") if self.name else None
+
 
 def app(
     learner: Learner,
@@ -78,6 +84,8 @@ def app(
     `server_params` (a proxy in between). `token` is the enrolment token (METIS_ENROLL_TOKEN).
     With a `name` the identity survives restarts, in `state_dir` (METIS_STATE_DIR, default .metis). Of a task that
     failed the controller is told a line and a traceback, with METIS_REPORT=message the line alone.
+    In a thread that is not the main one it takes no signals. Where an event loop runs already, as in a notebook, call
+    it in a thread: `await asyncio.to_thread(app, learner, ...)`.
     Raises FederationError when the controller refuses for good, OSError when it cannot listen or keep its identity,
     ValueError for another machine's http address while METIS_REQUIRE_TLS is set.
     """
@@ -94,28 +102,37 @@ def app(
         require_tls=switched_on("METIS_REQUIRE_TLS"),
         report=os.environ.get("METIS_REPORT") or TRACEBACK,
     )
-    limit_threads()
-    take_part(LearnerAtWork(learner), membership)
+    take_part(LearnerAtWork(learner, membership.local_file), membership)
 
 
 def take_part(work: Work, membership: Membership) -> None:
-    """`app()` for work that is done wherever it is done."""
+    """`app()` for work that is done wherever it is done. After a signal the process ends in a few seconds, also when
+    its program has left threads or processes that go on."""
     if not structlog.is_configured():  # else the application has a log of its own
         start_log()
     if in_clear(membership.controller):
         log.warning("tokens travel in clear: give an https address", controller=membership.controller)
-    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:
+        raise RuntimeError(
+            "an event loop runs in this thread, as in a notebook: call app() in a thread of its own there, `await"
+            " asyncio.to_thread(app, learner, ...)`"
+        )
+    try:
         asyncio.run(_until_signal(work, membership))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        end_soon(ENDED_BY_SIGNAL)
 
 
 async def _until_signal(work: Work, membership: Membership) -> None:
     """Run the agent; SIGINT and SIGTERM make it leave."""
     running = asyncio.current_task()
     assert running is not None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError, ValueError):  # Windows; not the main thread
-            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(on_signals(running.cancel, signal.SIGINT, signal.SIGTERM))
         await (await _agent(work, membership, stack)).run()
 
 

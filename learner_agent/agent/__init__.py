@@ -4,7 +4,7 @@ from .agent import Agent, Source
 from .factory import make_learner
 from .learner_process import LearnerProcess
 from .sources import Webhook, poll
-from .state_file import StateFile
+from .state_file import StateFile, state_path
 from .task_report import LearnerFailed, progress
 from .tasks import LearnerAtWork, Work
 from .threads import limit_threads
@@ -24,4 +24,5 @@ __all__ = [
     "make_learner",
     "poll",
     "progress",
+    "state_path",
 ]

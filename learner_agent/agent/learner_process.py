@@ -6,8 +6,11 @@ The other side is learner_process_child.py. Weights cross as the documents that 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from services import messages as m
@@ -25,9 +28,10 @@ ENDING_S = 2.0  # how long the process may take to end after SIGTERM
 class LearnerProcess:
     """Work (see tasks.py) of a learner in a process of its own. One that died is started anew for the next task."""
 
-    def __init__(self, spec: str) -> None:
-        """Start it. Raises LearnerFailed when `spec`, `module:factory`, makes no learner; ChildProcessError."""
-        self._spec = spec
+    def __init__(self, spec: str, local_file: Path | None = None) -> None:
+        """Start it; `local_file` as for LearnerAtWork. Raises ChildProcessError, and LearnerFailed when `spec`,
+        `module:factory`, makes no learner."""
+        self._arguments = [spec] if local_file is None else [spec, str(local_file)]
         self._child = self._started()
 
     @property
@@ -53,16 +57,16 @@ class LearnerProcess:
         return m.EvaluationResult.model_validate(head["evaluation"])
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process, and those that it started, whatever they are at."""
         self._child.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._child.wait(ENDING_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        with contextlib.suppress(OSError):  # nobody is left
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", CHILD, self._spec]
+        command = [sys.executable, "-m", CHILD, *self._arguments]
         # A session of its own: Ctrl-C reaches the agent alone, which leaves the federation and then ends the child.
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
         self._answer(child)

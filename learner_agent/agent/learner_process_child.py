@@ -1,4 +1,4 @@
-"""The process in which a learner lives: `python -m learner_agent.agent.learner_process_child module:factory`.
+"""The process in which a learner lives: `python -m learner_agent.agent.learner_process_child module:factory [FILE]`.
 
 The agent's side is learner_process.py. Standard input and output are the pipes to the agent; what the learner prints
 goes to standard error.
@@ -14,17 +14,18 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from services import messages as m
 from services.errors import FederationError
+from services.process import end_children
 from services.weights import Buffer, wire
 
 from .factory import make_learner
 from .pipe import receive, send
 from .task_report import LearnerFailed, TaskReport, current, reason_of, told
 from .tasks import LearnerAtWork
-from .threads import limit_threads
 
 PROGRESS_EVERY_S = 0.1
 
@@ -54,14 +55,13 @@ class Child:
         self._calls: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._report = TaskReport()  # of the present call
 
-    def serve(self, spec: str) -> None:
+    def serve(self, spec: str, local_file: Path | None = None) -> None:
         """Make the learner and answer calls until the agent is gone. A learner that cannot be made is told of."""
         try:
-            work = LearnerAtWork(make_learner(spec))
+            work = LearnerAtWork(make_learner(spec), local_file)
         except Exception as error:
             send(self._answers, {"failed": [str(error) or repr(error)]})
             return
-        limit_threads()
         send(self._answers, {"ready": True})
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
@@ -81,7 +81,8 @@ class Child:
             try:
                 head, body = receive(self._pipe)
             except EOFError:
-                os._exit(0)  # the agent is gone, and the learner may be in the midst of training
+                end_children()  # the agent is gone, and the learner may be in the midst of training
+                os._exit(0)
             if "void" in head:
                 self._report.void = head["void"]
             else:
@@ -106,7 +107,7 @@ def main() -> None:
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
-    Child(calls, answers).serve(sys.argv[1])
+    Child(calls, answers).serve(sys.argv[1], Path(sys.argv[2]) if sys.argv[2:] else None)
 
 
 if __name__ == "__main__":

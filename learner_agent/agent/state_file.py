@@ -44,16 +44,21 @@ class Enrolment:
     idempotency_key: str = field(default_factory=lambda: uuid.uuid4().hex, repr=False)
 
 
+def state_path(folder: Path, name: str, controller: str, suffix: str) -> Path:
+    """`<folder>/learner-<name>-<hash of the controller's url>.<suffix>`."""
+    safe = re.sub(r"[^0-9A-Za-z_-]", "_", name)
+    mark = hashlib.sha256(f"{controller}\0{name}".encode()).hexdigest()[:8]
+    return folder / f"learner-{safe}-{mark}.{suffix}"
+
+
 class StateFile:
-    """`<folder>/learner-<name>-<hash of the controller's url>.json`, mode 0600."""
+    """`state_path` with the suffix json, mode 0600."""
 
     def __init__(self, folder: Path, name: str, controller: str) -> None:
-        safe = re.sub(r"[^0-9A-Za-z_-]", "_", name)
-        mark = hashlib.sha256(f"{controller}\0{name}".encode()).hexdigest()[:8]
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._alive = folder / "alive"
         self._touched = 0.0
-        self._path = folder / f"learner-{safe}-{mark}.json"
+        self._path = state_path(folder, name, controller, "json")
         self._held = _held(self._path)
         self.owned = fcntl is None or self._held is not None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from math import isfinite
 from pathlib import Path
@@ -17,6 +18,7 @@ from services.errors import FederationError, TaskVoid
 from services.failures import Reason, of_error
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 AGENT = Path(__file__).parent
 MACHINERY = tuple(f"{path}{os.sep}" for path in (AGENT, Path(services.__file__).parent))  # that calls the learner
 STANDARD = tuple(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib"))
@@ -48,7 +50,8 @@ current: ContextVar[TaskReport | None] = ContextVar("current", default=None)
 
 
 def progress(epoch: int | None = None, batch: int | None = None, loss: float | None = None) -> None:
-    """Tell how far the training is; cheap enough for every batch. Outside a task it does nothing.
+    """Tell how far the training is; cheap enough for every batch. Outside a task it does nothing. What is no number is
+    left out.
 
     Raises TaskVoid when the task is no longer wanted (its round closed, the run ended): let it pass through.
     """
@@ -57,12 +60,16 @@ def progress(epoch: int | None = None, batch: int | None = None, loss: float | N
         return
     if report.void is not None:
         raise TaskVoid(report.void)
-    finite = None if loss is None or not isfinite(loss) else float(loss)
-    report.tell(m.Progress(epoch=_whole(epoch), batch=_whole(batch), loss=finite))
+    with suppress(Exception):  # whatever it is, it ends no training
+        report.tell(m.Progress(epoch=_as(int, epoch), batch=_as(int, batch), loss=_as(float, loss)))
 
 
-def _whole(number: int | None) -> int | None:
-    return None if number is None else int(number)  # numpy's integers too
+def _as(kind: type[N], number: Any) -> N | None:
+    """A number, numpy's and torch's too; None for what is none, NaN or infinite."""
+    try:
+        return kind(number) if isfinite(number) else None
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return None
 
 
 def told(call: Callable[..., T], *arguments: Any) -> T:
@@ -70,11 +77,21 @@ def told(call: Callable[..., T], *arguments: Any) -> T:
     frames end, with the data in them."""
     try:
         return call(*arguments)
-    except (FederationError, LearnerFailed):
+    except LearnerFailed:
         raise
     except BaseException as error:
+        if isinstance(error, FederationError) and not _is_learners(error):
+            raise
         reason = reason_of(error)
     raise LearnerFailed(*reason)
+
+
+def _is_learners(error: FederationError) -> bool:
+    """Whether the learner's own code raised it, which may be a client of another federation."""
+    if isinstance(error, TaskVoid):
+        report = current.get()
+        return report is None or report.void is None
+    return any(not one.tb_frame.f_code.co_filename.startswith(MACHINERY) for one in _steps(error.__traceback__))
 
 
 def reason_of(error: BaseException) -> Reason:

@@ -35,6 +35,10 @@ class DigitsLearner(Learner):
         self._velocity = [np.zeros_like(w) for w in self._weights]
         self._seed = (seed, index)
 
+    def start_run(self) -> None:
+        """See Learner.start_run: without the velocity of the run before."""
+        self._velocity = [np.zeros_like(w) for w in self._weights]
+
     def get_weights(self) -> list[NDArray[Any]]:
         """Copies of the (64, 64), (64,), (64, 10) and (10,) float32 tensors."""
         return [w.copy() for w in self._weights]

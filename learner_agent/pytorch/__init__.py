@@ -2,9 +2,9 @@
 
 import torch
 
-from .learner import TorchLearner, load_weights, weights_of
+from .learner import TorchLearner, load_weights, seed_everything, weights_of
 from .proximal import Proximal
 from .scaffold import Scaffold
 
-__all__ = ["Proximal", "Scaffold", "TorchLearner", "load_weights", "weights_of"]
+__all__ = ["Proximal", "Scaffold", "TorchLearner", "load_weights", "seed_everything", "weights_of"]
 DEFAULT_THREADS = torch.get_num_threads()  # another number later is the user's choice (agent/threads.py)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from learner_agent.agent import StateFile
 from services import ModelStoreConfig
 from services import messages as m
 from services.weights import wire
 from tests.conftest import InProcess, in_process, until
 from tests.learner_agent.agents import Line, agent_of, ended, run_to_end, running
-from tests.learner_agent.quadratics import Array, Descends, Paper, some
+from tests.learner_agent.quadratics import Array, Descends, Paper, Parabola, optimum, some
 
 ROUNDS = 6
 
@@ -86,6 +91,70 @@ async def test_it_finds_the_common_minimum_where_averaging_drifts() -> None:
     _, averaged = await played([Descends(one) for one in parabolas], configured(**rounds, algorithm="None"))
     assert abs(corrected - minimum).max() < 1e-3
     assert abs(averaged - minimum).max() > 0.05
+
+
+# ---- closed forms: where it goes when learners weigh differently, come, leave, and are started again
+MANUAL = configured(advance="manual", termination={"federation_rounds": 1000}, evaluation={"every": 0})
+
+
+async def at_rest(controller: InProcess, first: int, rounds: int = 60) -> Array:
+    """The point after so many more rounds."""
+    for number in range(first, first + rounds):
+        await step(controller, number)
+    body = await controller.http.get("/v1/runs/latest/model")
+    return wire.decode(body.content).arrays[0]
+
+
+def weighing() -> list[Parabola]:
+    """Three parabolas of very different rows."""
+    return [replace(one, rows=rows) for one, rows in zip(some(3), (1, 40, 7), strict=True)]
+
+
+async def test_it_goes_to_the_weighted_optimum() -> None:
+    """The one that the scaling factors name."""
+    learners = [Descends(one) for one in weighing()]
+    _, final = await played(learners, configured(termination={"federation_rounds": 60}, min_learners=3))
+    assert abs(final - optimum(weighing())).max() < 1e-4
+    assert abs(optimum(weighing()) - optimum(some(3))).max() > 0.1
+
+
+@pytest.mark.parametrize("event", ["join", "leave", "restart", "new identity"])
+async def test_nothing_is_left_of_who_came_and_went(event: str, tmp_path: Path) -> None:
+    """Ten rounds, then something happens to the third learner; 80 later the run is at the optimum of who is here."""
+    parabolas = weighing()
+    states: list[StateFile] = []
+    async with in_process() as controller, AsyncExitStack() as first, AsyncExitStack() as second:
+
+        def agent(number: int) -> Any:
+            name, folder = f"learner-{number}", tmp_path / str(number)
+            states.append(StateFile(folder, name, "http://controller"))
+            line = Line(controller.app)
+            return agent_of(Descends(parabolas[number]), line, name, state=states[-1], local_file=folder / "it.local")
+
+        await second.enter_async_context(running(*(agent(number) for number in range(2))))
+        if event != "join":
+            third = agent(2)
+            await first.enter_async_context(running(third))
+        await enrolled(controller, 2 if event == "join" else 3)
+        await controller.client().start_run({**MANUAL, "min_learners": 2})
+        await at_rest(controller, 1, 10)
+        if event == "restart":
+            third._leave = killed
+        await first.aclose()
+        if event in ("restart", "new identity"):
+            states[-1].close()
+        if event == "new identity":
+            shutil.rmtree(tmp_path / "2")
+        if event != "leave":
+            await second.enter_async_context(running(agent(2)))
+        await enrolled(controller, 2 if event == "leave" else 3)
+        final = await at_rest(controller, 11, 80)
+    here = parabolas[:2] if event == "leave" else parabolas
+    assert abs(final - optimum(here)).max() < 1e-4
+
+
+async def killed() -> None:
+    """In place of leaving the federation."""
 
 
 @pytest.mark.parametrize("encoding", [{"up": "int8", "down": "bf16"}, {"up": "topk", "topk_ratio": 0.5}])

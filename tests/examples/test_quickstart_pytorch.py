@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +74,29 @@ def test_cifar10_is_the_default(start: Callable[..., Process], tmp_path: Path) -
     counts = [task["metadata"]["num_training_examples"] for task in results["tasks"] if task["kind"] == "train"]
     assert counts == [20, 20, 20]
     assert results["run"]["config"]["scaling_factor"] == "NumParticipants"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_seed_makes_one_model(start: Callable[..., Process], tmp_path: Path) -> None:
+    """Two runs with the same learners, and one with new ones, end in the same digest, momentum and shuffles and all."""
+    write_fashion_mnist(tmp_path / "data")
+    made: list[str] = []
+    for place, runs in (("first", 2), ("second", 1)):
+        folder = tmp_path / place
+        folder.mkdir()
+        five = terminals(start, folder, tmp_path / "data", *FASHION_MNIST, rounds=2)
+        for name in ORDERS["as in the README"][:-1]:
+            start(f"{place}-{name}", *five.commands[name], cwd=folder)
+        for left in reversed(range(runs)):
+            command = [word for word in five.commands["driver"] if word != "--shutdown" or not left]
+            driver = start(f"{place}-driver-{left}", *command, cwd=folder)
+            assert driver.wait(120) == 0, driver.tail()
+            results = json.loads((folder / "results.json").read_text())
+            assert trained_together(results, rounds=2)
+            made.append(results["run"]["model"])
+    assert len(made) == 3
+    assert len(set(made)) == 1
 
 
 @pytest.fixture(scope="module")

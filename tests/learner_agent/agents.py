@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -99,11 +100,12 @@ def agent_of(
     *,
     token: str | None = None,
     state: StateFile | None = None,
+    local_file: Path | None = None,
     **settings: Any,
 ) -> Agent:
     """An agent as `app()` makes it, on the line."""
     client = Client(URL, token, transport=line, patience_s=None)
-    return Agent(LearnerAtWork(learner), client, poll, m.JoinRequest(name=name), state=state, **settings)
+    return Agent(LearnerAtWork(learner, local_file), client, poll, m.JoinRequest(name=name), state=state, **settings)
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ class Parabola:
     b: Array  # (n,)
     steps: int
     rate: float = 0.1
+    rows: int = 1  # what its learner's update counts
 
     def gradient(self, w: Array) -> Array:
         """At w, (n,)."""
@@ -33,6 +34,12 @@ def some(count: int, n: int = 3) -> list[Parabola]:
     """Parabolas that differ in everything, so that plain averaging drifts."""
     rng = np.random.default_rng(7)
     return [Parabola(rng.uniform(0.5, 3, n), rng.normal(0, 5, n), 2 + k) for k in range(count)]
+
+
+def optimum(parabolas: Sequence[Parabola]) -> Array:
+    """Where the mean of the losses, weighted by the rows, is smallest: (n,)."""
+    weights = np.array([one.rows * one.a for one in parabolas])
+    return np.asarray(sum(w * one.b for w, one in zip(weights, parabolas, strict=True)) / weights.sum(axis=0))
 
 
 @dataclass
@@ -91,7 +98,7 @@ class Descends(Learner):
         for _ in range(self.parabola.steps):
             w = w - self.parabola.rate * (self.parabola.gradient(w) + correction[0])
         told = self.control.end([w], self.parabola.steps, self.parabola.rate)
-        return [w, weights[1] + 1], {}, {"num_training_examples": 1, **told}
+        return [w, weights[1] + 1], {}, {"num_training_examples": self.parabola.rows, **told}
 
     def evaluate(self, weights: list[Array], config: dict[str, Any]) -> dict[str, float]:
         """The loss."""

@@ -70,7 +70,9 @@ async def test_sigterm_in_mid_training_hands_the_task_back_and_ends_at_once(
     learner = pupil(start, served.url, METIS_TEST_PIDS=str(tmp_path / "pids"))
     train = {"do": "wait", "until": str(tmp_path / "never"), "quiet": quiet}
     async with Client(served.url) as client:
-        await client.start_run({"termination": {"federation_rounds": 1}, "train": train})
+        await client.start_run(
+            {"termination": {"federation_rounds": 1}, "train": train, "schedule": {"max_failed_rounds": 1}}
+        )
 
         async def training() -> bool:
             return (tmp_path / "pids").exists()

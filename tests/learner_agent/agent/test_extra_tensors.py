@@ -33,6 +33,10 @@ class Doubles(AddsOne):
 
     names = ("a", "n", "b")
 
+    def get_weights(self) -> Any:
+        """Zeros."""
+        return [np.zeros_like(one.array) for one in sorted(model().tensors, key=lambda one: self.names.index(one.name))]
+
     def train(self, weights: Any, config: dict[str, Any]) -> Any:
         """The weights as they came."""
         self.config = config

@@ -73,7 +73,8 @@ async def test_a_killed_process_is_a_failure_and_the_next_round_has_a_new_one(
     agent = process_agent(start, served, tmp_path)
     until_file = {"do": "wait", "until": str(tmp_path / "go"), "quiet": True}
     async with Client(served.url) as client:
-        await client.start_run({"termination": {"federation_rounds": 1}, "train": until_file})
+        once = {"schedule": {"max_failed_rounds": 1}, "termination": {"federation_rounds": 1}}
+        await client.start_run({**once, "train": until_file})
 
         async def training() -> list[int]:
             return pids(tmp_path)
@@ -97,7 +98,8 @@ async def test_the_process_ends_with_its_agent(
     agent = process_agent(start, served, tmp_path)
     train = {"do": "wait", "until": str(tmp_path / "never"), "quiet": True}
     async with Client(served.url) as client:
-        await client.start_run({"termination": {"federation_rounds": 1}, "train": train})
+        once = {"schedule": {"max_failed_rounds": 1}, "termination": {"federation_rounds": 1}}
+        await client.start_run({**once, "train": train})
 
         async def training() -> list[int]:
             return pids(tmp_path)

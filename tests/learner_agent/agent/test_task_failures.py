@@ -9,21 +9,24 @@ import sys
 import types
 import weakref
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
-from learner_agent.agent.task_report import LearnerFailed, reason_of, told
+from learner_agent.agent.task_report import LearnerFailed, TaskReport, current, progress, reason_of, told
+from learner_agent.agent.tasks import _arrays
 from learner_agent.membership import Membership
 from services import messages as m
-from services.errors import InvalidUpdate, TaskVoid
+from services.errors import FederationError, FederationOver, InvalidUpdate, TaskVoid, Unauthenticated
 from tests.conftest import InProcess
 from tests.learner_agent.agents import ONE_ROUND, AddsOne, Line, agent_of, run_to_end, running
 
 HERE = Path(__file__).name
-DO = {**ONE_ROUND, "train": {"value": "x"}}
+DO = {**ONE_ROUND, "train": {"value": "x"}, "schedule": {"max_failed_rounds": 1}}
 
 
 def parse(config: dict[str, Any]) -> None:
@@ -138,16 +141,45 @@ def test_nothing_of_the_learner_is_held_by_what_is_told() -> None:
     assert reason_of(raised.value) == (str(raised.value), raised.value.traceback)
 
 
-@pytest.mark.parametrize("error", [InvalidUpdate("w"), TaskVoid("over"), LearnerFailed("x", "y")])
-def test_what_is_told_already_passes(error: Exception) -> None:
-    """The federation's own errors are handled by their kind."""
+def test_what_is_told_already_passes() -> None:
+    """What the agent itself finds wrong is handled by its kind, and so is a task that is no longer wanted."""
+    with pytest.raises(InvalidUpdate, match="must give a list"):
+        told(_arrays, 5, "train()")
+    report = TaskReport()
+    report.void = "over"
+    context = copy_context()
+    context.run(current.set, report)
+    with pytest.raises(TaskVoid, match="over"):
+        context.run(told, progress)
 
     def train() -> None:
-        raise error
+        raise LearnerFailed("x", "y")
 
-    with pytest.raises(type(error)) as raised:
+    with pytest.raises(LearnerFailed, match="x"):
         told(train)
-    assert raised.value is error
+
+
+@pytest.mark.parametrize("error", [InvalidUpdate, Unauthenticated, FederationOver, TaskVoid])
+def test_an_error_of_the_learners_own_client_is_its_tasks_failure(error: type[FederationError]) -> None:
+    """Its code may drive a federation below this one: that this is over ends nothing here."""
+
+    def train() -> None:
+        raise error("of the federation below")
+
+    with pytest.raises(LearnerFailed, match=f"{error.__name__}: of the federation below") as raised:
+        told(train)
+    assert "in train" in str(raised.value)
+
+
+@pytest.mark.parametrize("number", ["three", None, float("nan"), [1], np.array([1, 2]), object(), 10**400])
+def test_progress_ends_no_training(number: Any) -> None:
+    """Whatever it is given; what is a number is told."""
+    report = TaskReport()
+    context = copy_context()
+    context.run(current.set, report)
+    three: Any = np.int64(3)
+    context.run(progress, epoch=number, batch=three, loss=number)
+    assert report.latest == m.Progress(batch=3)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from learner_agent import Learner
 from learner_agent.agent import LearnerAtWork
@@ -136,6 +139,10 @@ class Turned(AddsOne):
     names = ("b", "a")
     local = ()  # names that stay at home
 
+    def get_weights(self) -> Any:
+        """Its own "b" is 3."""
+        return [np.array(3, np.float32), np.zeros(2, np.float32)]
+
     def train(self, weights: Any, config: dict[str, Any]) -> Any:
         """See above."""
         return [weights[0] + 1, weights[1] + 10], {"loss": 0.5}, {}
@@ -178,6 +185,51 @@ def test_other_names_than_the_models_change_no_order() -> None:
     assert [array.tolist() for array in learner.given[0]] == [[1.0, 2.0], 3.0]
 
 
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [(("x", "y"), ("a", "b")), (("dense_1/kernel", "dense_2/bias"), ("dense/kernel", "dense_1/bias"))],
+)
+def test_names_that_a_framework_counts_are_those_of_the_model_by_position(names: Any, known: Any) -> None:
+    """Keras names one model's tensors differently in every process. It is told once; other shapes stay as they are."""
+    learner = AddsOne()
+    learner.names = names
+    work = LearnerAtWork(learner)
+    there = Document(tuple(one._replace(name=name) for one, name in zip(model().tensors, known, strict=True)))
+    with structlog.testing.capture_logs() as told:
+        for _ in range(2):
+            update = document(work.train(there, task()))
+    assert [(t.name, t.array.tolist()) for t in update.tensors] == [(known[0], [3, 4]), (known[1], 5)]
+    assert [(one["event"], one["mine"], one["model"]) for one in told if one["log_level"] == "warning"] == [
+        ("tensors renamed by position", names[0], known[0])
+    ]
+    other = Document((there.tensors[0]._replace(array=np.zeros(3, np.float32)), there.tensors[1]))
+    learner.train = lambda weights, config: (learner.get_weights(), {})  # type: ignore[method-assign]
+    assert [t.name for t in document(work.train(other, task())).tensors] == list(names)
+
+
+def test_what_is_local_stays_at_home_under_any_name() -> None:
+    """A pattern for the learner's own name holds where the model's tensor has another one, by position."""
+    learner = AddsOne()
+    learner.names, learner.local = ("dense_1", "head_1"), "head*"
+    work = LearnerAtWork(learner)
+    for _ in range(2):
+        update = document(work.train(model(), task()))
+        assert [(t.name, t.array.tolist()) for t in update.tensors] == [("a", [2, 3]), ("b", 3)]
+    assert float(learner.given[0][1]) == 0  # its own first value
+
+
+def test_a_learner_is_told_the_config_of_its_task_before_it() -> None:
+    """Where it has the method: it may seed what it draws from."""
+    learner = AddsOne()
+    told: list[Any] = []
+    learner.start_task = told.append  # type: ignore[method-assign, assignment]
+    work = LearnerAtWork(learner)
+    work.train(model(), task(seed=7))
+    work.evaluate(model(), task("evaluate", seed=8))
+    assert [one["seed"] for one in told] == [7, 8]
+    assert learner.calls[-1] == "evaluate"
+
+
 def test_a_wrong_number_of_names_is_told_as_such() -> None:
     """Three names for the model's two tensors."""
     learner = AddsOne()
@@ -215,14 +267,15 @@ def test_set_weights_is_called_once_per_run() -> None:
     work.train(model(), task())
     work.evaluate(model(), task("evaluate"))
     work.train(model(), task())
-    assert learner.calls == ["set_weights", "train", "evaluate", "train"]
+    assert learner.calls == ["get_weights", "set_weights", "train", "evaluate", "train"]
     work.evaluate(model(), task("evaluate", run_id="another"))
-    assert learner.calls[4:] == ["set_weights", "evaluate"]
+    assert learner.calls[5:] == ["set_weights", "evaluate"]
 
 
 # ---- local tensors (FedBN, FedPer)
 def test_local_tensors_stay_at_home() -> None:
-    """The received value of "b" goes back; the trained one is what the next train and evaluate see."""
+    """The received value of "b" goes back; the learner's own, as it trained it, is what the next train and evaluate
+    see. It begins with that of get_weights()."""
     learner = AddsOne()
     learner.local = "b*"
     work = LearnerAtWork(learner)
@@ -238,8 +291,113 @@ def test_local_tensors_stay_at_home() -> None:
     work.evaluate(model(), task("evaluate"))
     second = document(work.train(model(), task()))
     work.evaluate(model(), task("evaluate"))
-    assert seen == [4, 5]
+    own = float(AddsOne().get_weights()[1])
+    assert seen == [own + 1, own + 2]
     assert [t.array.tolist() for t in second.tensors] == [[2, 3], 3]
+
+
+def test_the_initial_model_has_nothing_of_what_is_local(tmp_path: Path) -> None:
+    """Zeros stand there, and no document that leaves holds the learner's own values."""
+
+    class Site(AddsOne):
+        local = "b"
+
+        def get_weights(self) -> Any:
+            return [np.array([1, 2], np.float32), np.array(7.125, np.float32)]
+
+    work = LearnerAtWork(Site(), tmp_path / "site.local")
+    sent = b"".join(bytes(part) for part in [*work.initial(), *work.train(model(), task())])
+    assert [t.array.tolist() for t in document(work.initial()).tensors] == [[1, 2], 0]
+    for value in (7.125, 8.125):
+        assert np.float32(value).tobytes() not in sent
+        assert value == 7.125 or np.float32(value).tobytes() in (tmp_path / "site.local").read_bytes()
+
+
+@pytest.mark.parametrize("keep", [(), "local", ["local", "weights"]])
+def test_local_tensors_outlive_the_process_and_belong_to_their_run(tmp_path: Path, keep: Any) -> None:
+    """In a file that only its user may read; a new run begins with the learner's own first ones, unless they are
+    kept."""
+    file = tmp_path / "a.local"
+    values: list[float] = []
+
+    def at_work() -> LearnerAtWork:
+        learner = AddsOne()
+        learner.local, learner.keep = "b", keep
+        train = learner.train
+
+        def noting(weights: Any, config: dict[str, Any]) -> Any:
+            values.append(float(weights[1]))
+            return train(weights, config)
+
+        learner.train = noting  # type: ignore[method-assign]  # of this one object
+        return LearnerAtWork(learner, file)
+
+    for _ in range(2):
+        at_work().train(model(), task())
+    work = at_work()
+    work.train(model(), task())
+    work.train(model(), task(run_id="another"))
+    assert values == [0, 1, 2, 3 if keep else 0]
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.write_bytes(b"no document")
+    at_work().train(model(), task(run_id="another"))
+    assert values[-1] == 0
+
+
+# ---- a run begins anew
+class Drifts(AddsOne):
+    """Takes every weights that it sees for its own, as a module does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = [np.array([5, 6], np.float32), np.array(7, np.float32)]
+
+    def get_weights(self) -> Any:
+        """What it saw last, the very arrays."""
+        return self.own
+
+    def start_run(self) -> None:
+        """Noted."""
+        self.calls.append("start_run")
+
+    def evaluate(self, weights: Any, config: dict[str, Any]) -> Any:
+        """Takes over what it scores."""
+        self.own[0][:] = weights[0]
+        return {"score": 1.0}
+
+
+@pytest.mark.parametrize(("keep", "first"), [((), [5, 6]), ("weights", [1, 2])])
+def test_a_run_begins_with_the_learners_own_first_weights(keep: Any, first: list[float]) -> None:
+    """Not with what an evaluation of the run before left, unless it says that it keeps that."""
+    learner = Drifts()
+    learner.keep = keep
+    work = LearnerAtWork(learner)
+    work.train(model(), task())
+    work.evaluate(model(), task("evaluate"))
+    assert document(work.initial()).tensors[0].array.tolist() == first
+
+
+def test_the_learner_is_told_that_a_run_begins_before_its_first_model() -> None:
+    """Once per run: there an optimizer's momentum goes."""
+    learner = Drifts()
+    work = LearnerAtWork(learner)
+    for run_id in ("one", "one", "two"):
+        work.train(model(), task(run_id=run_id))
+    assert learner.calls == ["start_run", "set_weights", "train", "train", "start_run", "set_weights", "train"]
+
+
+def test_what_evaluate_does_to_its_weights_changes_no_model() -> None:
+    """torch.from_numpy takes read-only memory, and writes to it."""
+
+    class Careless(AddsOne):
+        def evaluate(self, weights: Any, config: dict[str, Any]) -> Any:
+            assert not weights[0].flags.writeable
+            ctypes.memset(weights[0].ctypes.data, 0, weights[0].nbytes)
+            return {"score": float(weights[0][0])}
+
+    given = model()
+    assert LearnerAtWork(Careless()).evaluate(given, task("evaluate")).metrics == {"score": 0.0}
+    assert given.tensors[0].array.tolist() == [1, 2]
 
 
 def test_several_patterns_may_be_local() -> None:

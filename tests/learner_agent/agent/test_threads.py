@@ -1,4 +1,4 @@
-"""One thread for torch, unless the user chose."""
+"""One thread for torch where several learners share a process, unless the user chose; the log says how many."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
-from learner_agent.agent import limit_threads
+from learner_agent.agent import LearnerAtWork, limit_threads
+from tests.learner_agent.agent.test_tasks import model, task
+from tests.learner_agent.agents import AddsOne
 
 torch = pytest.importorskip("torch")
 
@@ -61,3 +64,13 @@ def test_torch_that_is_there_computes_on_one_thread(monkeypatch: pytest.MonkeyPa
         assert torch.get_num_threads() == 6
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_log_says_on_how_many_threads_torch_computes() -> None:
+    """Once, whatever the number is: an agent leaves it to torch, a program of several learners does not."""
+    work = LearnerAtWork(AddsOne())
+    with structlog.testing.capture_logs() as told:
+        for _ in range(2):
+            work.train(model(), task())
+    (line,) = [one for one in told if one["event"] == "torch computes on threads"]
+    assert (line["threads"], line["change"][:18]) == (torch.get_num_threads(), "set OMP_NUM_THREAD")

@@ -1,5 +1,6 @@
 """The torch helper: a module's whole state as numpy arrays and back, without loss and without surprises."""
 
+import random
 import warnings
 from typing import Any
 
@@ -221,3 +222,49 @@ def test_learner_derives_names_and_trainable_from_the_model() -> None:
     ]
     assert learner.trainable == [True, False, True, True, False, False, False]
     assert len(learner.get_weights()) == 7
+
+
+@pytest.mark.parametrize("how", ["in the class", "in __init__"])
+def test_only_what_is_trained_travels_when_the_learner_says_so(how: str) -> None:
+    """The adapter of a frozen model: its names, its arrays and its place; buffers and frozen parameters stay."""
+    model = small_model()
+    model[0].requires_grad_(False)
+
+    class Adapted(TorchLearner):
+        trainable_only = how == "in the class"
+
+        def __init__(self) -> None:
+            super().__init__(*[] if self.trainable_only else [True])
+            self.model = model
+
+    learner = Adapted()
+    frozen = weights_of(model)[:2]
+    assert (learner.names, learner.trainable) == (["1.weight", "1.bias"], [True, True])
+    learner.set_weights([np.full(3, 5, np.float32), np.full(3, 7, np.float32)])
+    assert [array.tolist() for array in learner.get_weights()] == [[5, 5, 5], [7, 7, 7]]
+    assert model[1].weight.tolist() == [5, 5, 5]
+    for before, after in zip(frozen, weights_of(model), strict=False):
+        np.testing.assert_array_equal(before, after)
+    with pytest.raises(ValueError, match="the model has 2 tensors, got 7"):
+        learner.set_weights(weights_of(model))
+
+
+def test_a_task_begins_with_its_seed() -> None:
+    """What torch, numpy and Python draw in it follows from the seed of its config."""
+
+    def drawn(config: dict[str, Any]) -> tuple[float, float, float]:
+        Small(small_model()).start_task(config)
+        return torch.rand(1).item(), np.random.rand(), random.random()
+
+    assert drawn({"seed": 2**32 - 1}) == drawn({"seed": 2**32 - 1})
+    assert len({*drawn({"seed": 1}), *drawn({"seed": 2}), *drawn({})}) == 9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device: the way to it and back is not run")
+def test_a_module_on_a_device_stays_there() -> None:
+    """Its weights come as host arrays, and go back to where they were."""
+    model = small_model().cuda()
+    learner = Small(model)
+    learner.set_weights([np.ones_like(array) for array in learner.get_weights()])
+    assert model[0].weight.is_cuda
+    assert model[0].weight.sum().item() == 6
