@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any, Final, NoReturn, TypeVar
 
 from services import errors
-from services.process import plain
+from services.process import on_signals, plain
 
 T = TypeVar("T")
 
@@ -107,10 +107,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 async def _interruptible(main: Coroutine[Any, Any, T]) -> T:
     task = asyncio.ensure_future(main)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError as error:
-        raise Interrupted("interrupted") from error
+    with on_signals(task.cancel, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        try:
+            return await task
+        except asyncio.CancelledError as error:
+            raise Interrupted("interrupted") from error

@@ -22,7 +22,7 @@ app = typer.Typer(
 for panel, commands in {
     "Runs": (run.run, operator.watch, operator.next_round, operator.stop),
     "The federation": (status.status, status.learners, status.rounds, status.logs, operator.readmit, operator.shutdown),
-    "On this machine": (standalone.demo, standalone.bench, standalone.simulate, standalone.verify),
+    "On this machine": (standalone.demo, standalone.bench, standalone.simulate, standalone.rules, standalone.verify),
 }.items():
     for command in commands:
         app.command(command.__name__.replace("_", "-"), rich_help_panel=panel)(command)

@@ -1,12 +1,15 @@
-"""`metis demo`, `bench`, `simulate` and `verify`: the commands that need no controller but their own, or none."""
+"""`metis demo`, `bench`, `simulate`, `rules`, `verify`: the commands that need no controller but their own, or none."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from services.errors import InvalidConfig
 
 from .. import exits
 from . import options
@@ -91,6 +94,36 @@ def simulate(
     if as_json:
         options.print_json(results)
     raise typer.Exit(exits.status_of_results(results))
+
+
+def rules(
+    name: Annotated[str | None, typer.Argument(help="A rule, an optimizer, ...: with all its parameters")] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print tables for a page")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what a run may be made of: rules, optimizers, transforms, selectors, schedulers, encodings.
+
+    With a name: its parameters, their defaults and ranges, what they mean, and
+    the paper that it is from. Each name is given under the key that stands
+    beside it, `metis run --set aggregation_rule=TrimmedMean` for instance.
+    """
+    from services.catalogue import entries
+    from services.config import nearest
+
+    from ..show import catalogue
+
+    found = entries()
+    if name is not None:
+        named = [one for one in found if one.name.casefold() == name.casefold()]
+        if not named:
+            raise InvalidConfig(f"there is no {name!r}{nearest(name, {one.name for one in found})}", got=name)
+        found = named
+    if as_json:
+        options.print_json([asdict(one) for one in found])
+    elif markdown:
+        print(catalogue.markdown(found))
+    else:
+        print(catalogue.listed(found) if name is None else catalogue.described(found))
 
 
 def verify(

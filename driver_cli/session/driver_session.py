@@ -7,8 +7,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from numpy.typing import NDArray
-
 from services import messages as m
 from services.config import ClientParams, ServerParams, TerminationSignals
 from services.errors import FederationError, InvalidConfig
@@ -19,12 +17,11 @@ from ..show import Display, Silent, display_for, stderr, words
 from . import run_config
 from .connection import Connection, connection_to
 from .evaluation import Evaluate
-from .initial_model import model_of_run, put_initial
+from .initial_model import Weights, model_of_run, put_initial
 from .results import Outputs
 from .run_handle import RunHandle
 
 T = TypeVar("T")
-Weights = Sequence[NDArray[Any]] | str | Path
 
 
 class DriverSession:
@@ -59,15 +56,20 @@ class DriverSession:
         `learners`: how many to wait for (of a list, its length), unless `config` says `min_learners`. `config`: a
         sparse RunConfig or the path of a `federation.toml`; `termination_signals` go before it. `token`: else that of
         METIS_TOKEN or METIS_OPERATOR_TOKEN. `evaluate(weights, round)` scores each community model on the driver's own
-        data, in a thread. `initial_weights`: model 0, as arrays or as the path of a weights document, a `.npz` or a
-        `.safetensors` file; `from_run`: the final model of that run (an id, or `latest`) instead; with neither a
-        learner's. `show`: a live view or plain lines on standard error. The bounds are on how long the controller and
-        the learners are waited for.
+        data, in a thread. `initial_weights`: model 0, as a list of arrays, a dict of arrays by name, a torch module or
+        its `state_dict()`, or as the path of a weights document, a `.npz` or a `.safetensors` file; `from_run`: the
+        final model of that run (an id, or `latest`) instead; with neither a learner's. `show`: a live view or plain
+        lines on standard error. The bounds are on how long the controller and the learners are waited for.
         """
         if initial_weights is not None and from_run is not None:
             raise InvalidConfig("initial weights (--initial-model) or the run to go on from (--from-run): not both")
         self._connection = controller if isinstance(controller, Connection) else connection_to(controller, token)
         self.config = run_config.of_session(learners, termination_signals, is_async, config, learners_timeout_s)
+        if evaluate is None and self.config.get("evaluation", {}).get("who") == "driver":
+            raise InvalidConfig(
+                'evaluation.who = "driver": the driver has nothing to evaluate with, give DriverSession(evaluate=...)',
+                key="evaluation.who",
+            )
         self._initial_weights = initial_weights
         self._from_run = from_run
         self._evaluate = evaluate

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import tempfile
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import IO, Any, TypeVar
 
 from numpy.typing import NDArray
@@ -21,18 +21,16 @@ from ..race import race
 
 T = TypeVar("T")
 Evaluate = Callable[[list[NDArray[Any]], int], Mapping[str, float]]
+Scored = Callable[[int, m.Metrics], Awaitable[None]]
 IN_MEMORY = 64 << 20  # bytes; a larger model waits for its turn in a temporary file
 
 
 class Scorer:
     """Models are downloaded as they appear (the controller keeps few) and scored one after the other."""
 
-    def __init__(
-        self, evaluate: Evaluate | None, client: Client, scores: dict[int, m.Metrics], scored: Callable[[], None]
-    ) -> None:
-        """Fills `scores` by round, calling `scored()` after each; a round that is in it is not scored again.
-
-        Without `evaluate` nothing is ever scored.
+    def __init__(self, evaluate: Evaluate | None, client: Client, scores: dict[int, m.Metrics], scored: Scored) -> None:
+        """Fills `scores` by round, and calls `scored(round, metrics)` after each, with none where it failed; a round
+        that is in it is not scored again. Without `evaluate` nothing is ever scored.
         """
         self._evaluate, self._client, self._scores, self._scored = evaluate, client, scores, scored
         self._offered = set(scores)
@@ -61,7 +59,7 @@ class Scorer:
     def hear(self, event: m.Event) -> None:
         """Offer the model that an event speaks of."""
         digest = event.data.get("model")
-        if event.kind == "round-closed" and event.round is not None and isinstance(digest, str):
+        if event.kind in ("round-aggregated", "round-closed") and event.round is not None and isinstance(digest, str):
             self.offer(event.round, digest)
 
     async def beside(self, main: Coroutine[Any, Any, T]) -> T:
@@ -94,9 +92,12 @@ class Scorer:
             round_number, file = await self._to_score.get()
             try:
                 self._scores[round_number] = await self._threads.run(self._call, file, round_number)
-                self._scored()
             except Exception as error:
                 self.errors[round_number] = of_error(error).line
+            try:
+                await self._scored(round_number, self._scores.get(round_number, {}))
+            except FederationError as error:
+                self.errors.setdefault(round_number, f"the scores were not taken: {error.detail}")
             finally:
                 file.close()
                 self._done += 1

@@ -1,13 +1,14 @@
-"""The model that a run starts from: arrays, a weights document, an `.npz` or `.safetensors` file, a run's last."""
+"""The model that a run starts from: arrays, a torch module, a file, the last one of a run."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,18 +18,77 @@ from services.weights import Buffer, Tensor, wire
 
 from . import safetensors
 
+EXTRA_STATE = "_extra_state"  # ends the names in a state_dict() of what is no tensor
 KNOWN = "a weights document, as --model-out writes it, or a file that ends in .npz or .safetensors"
 
 
-async def put_initial(client: Client, weights: Sequence[NDArray[Any]] | str | Path) -> str:
-    """Upload arrays, or the model in a file (see `read`); returns its digest. Raises InvalidConfig for neither."""
+@runtime_checkable
+class Module(Protocol):
+    """A torch module."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Its tensors by name."""
+        ...
+
+    def named_parameters(self, *, remove_duplicate: bool) -> Iterable[tuple[str, Any]]:
+        """Those that are parameters."""
+        ...
+
+
+Weights: TypeAlias = Sequence[NDArray[Any]] | Mapping[str, Any] | Module | str | Path
+
+
+async def put_initial(client: Client, weights: Weights) -> str:
+    """Upload a model (see `read` for one in a file, `tensors_of_given` for others); returns its digest. Raises
+    InvalidConfig for what is no model."""
     source = f"initial weights: {weights}" if isinstance(weights, str | Path) else "initial_weights"
     try:
         if isinstance(weights, str | Path):
             return await client.put_model(read(Path(weights)))
-        return await client.put_model(wire.encode(wire.name_tensors(weights)))
+        return await client.put_model(wire.encode(tensors_of_given(weights)))
     except InvalidUpdate as error:
         raise InvalidConfig(f"{source}: {error.detail}", **error.values) from error
+
+
+def tensors_of_given(weights: Sequence[NDArray[Any]] | Mapping[str, Any] | Module) -> Sequence[Tensor]:
+    """Of a list of arrays or torch tensors, a dict of them by name, a torch module or its `state_dict()`.
+
+    A module says what is trainable; of the others every tensor is. Raises InvalidUpdate for what is none of them.
+    """
+    if isinstance(weights, Module):
+        moved = {name for name, one in weights.named_parameters(remove_duplicate=False) if one.requires_grad}
+        tensors = {name: _array(name, value) for name, value in weights.state_dict().items() if _is_torch(value)}
+        return wire.name_tensors(list(tensors.values()), list(tensors), [name in moved for name in tensors])
+    if isinstance(weights, Mapping):
+        kept = {str(name): value for name, value in weights.items() if not str(name).endswith(EXTRA_STATE)}
+        return wire.name_tensors([_array(name, value) for name, value in kept.items()], list(kept))
+    if isinstance(weights, np.ndarray) or not isinstance(weights, Sequence):
+        raise MalformedUpdate(
+            f"{type(weights).__name__} is no model: give a list of arrays, a dict of arrays by name, a torch module or"
+            " its state_dict(), or the path of a file"
+        )
+    return wire.name_tensors([_array(str(index), value) for index, value in enumerate(weights)])
+
+
+def _is_torch(value: object) -> bool:
+    """Whether it is a torch tensor; torch itself is not imported here."""
+    return callable(getattr(value, "detach", None))
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    """A tensor as an array. Raises MalformedUpdate, naming it."""
+    if _is_torch(value):
+        host = value.detach().cpu()
+        try:
+            if str(host.dtype) == "torch.bfloat16":  # numpy has no such type; float32 holds each of its numbers
+                return np.asarray(host.float().numpy()).astype(ml_dtypes.bfloat16)
+            return np.asarray(host.numpy())
+        except (TypeError, RuntimeError) as error:
+            raise MalformedUpdate(f"tensor {name!r} ({host.dtype}) has no numpy form: {error}") from error
+    array = np.asarray(value)
+    if array.dtype == object:
+        raise MalformedUpdate(f"tensor {name!r} is {type(value).__name__}, no array of numbers")
+    return array
 
 
 async def model_of_run(client: Client, run_id: str) -> str:

@@ -211,8 +211,10 @@ class RunHandle:
             self._on_event = None
             self._display.note(f"on_event failed and is not called again: {of_error(error).line}")
 
-    def _scored(self) -> None:
+    async def _scored(self, round_number: int, metrics: m.Metrics) -> None:
         self._display.show(self.view)
+        if self.view.run.config.evaluation.who == "driver" and not self.view.ended:
+            await self.client.submit_scores(self.view.run.id, round_number, metrics)
 
     def _retrying(self, error: BaseException, wait_s: float) -> None:
         text = f"waiting for the controller at {self._to.url}: {error}"

@@ -142,4 +142,4 @@ def test_every_command_that_asks_a_controller_says_where_in_the_same_options() -
         for name, one in commands.items()
         if [p.name for p in one.params if getattr(p, "rich_help_panel", None) == "Where the controller is"] == names
     }
-    assert set(commands) - ask == {"demo", "bench", "simulate", "verify", "model"}
+    assert set(commands) - ask == {"demo", "bench", "simulate", "rules", "verify", "model"}

@@ -1,4 +1,4 @@
-"""`metis bench`, `simulate` and `verify`: wrong options, and what `verify` says."""
+"""`metis bench`, `simulate`, `rules` and `verify`: wrong options, and what the last two say."""
 
 from __future__ import annotations
 
@@ -79,3 +79,16 @@ def test_rounds_of_which_equally_much_is_gone_share_a_line(folder: Path, tmp_pat
     assert said.returncode == 0
     assert [line.split()[0] for line in said.stdout.splitlines()[1:3]] == ["1-3", "4"]
     assert "4 rounds: 1 recomputed and the same, 0 differ, 3 not kept" in said.stdout
+
+
+# ---- rules
+def test_rules_lists_every_part_and_tells_one_with_its_parameters(tmp_path: Path) -> None:
+    """Whatever the letters' case; a name that nobody knows is answered with the nearest."""
+    every, one = metis("rules", cwd=tmp_path), metis("rules", "trimmedmean", cwd=tmp_path)
+    assert [line.split()[0] for line in every.stdout.splitlines() if line.startswith("  ")].count("FedAvg") == 1
+    assert "aggregation.trim_ratio  0.1      a finite number of at least 0 and below 0.5" in one.stdout
+    assert "Yin et al. 2018, arXiv:1803.01498" in one.stdout
+    told = json.loads(metis("rules", "none", "--json", cwd=tmp_path).stdout)
+    assert [entry["key"] for entry in told] == ["server_optimizer", "algorithm", "encoding.up, down"]
+    unknown = metis("rules", "krumm", cwd=tmp_path)
+    assert (unknown.returncode, unknown.stderr.strip()) == (2, "metis: there is no 'krumm'; did you mean Krum?")

@@ -104,6 +104,23 @@ def test_wrong_evaluate_does_not_lose_the_run(federation: LocalFederation) -> No
     assert "mapping" in results["central_errors"]["2"]
 
 
+def test_the_scores_of_a_driver_that_evaluates_end_the_run(federation: LocalFederation) -> None:
+    """No learner is asked, and the target is that of the driver's own metric; without a function it is refused."""
+    signals = TerminationSignals(evaluation_metric="mine", evaluation_metric_cutoff_score=2.0)
+    config = {**QUICK, "evaluation": {"who": "driver"}}
+
+    def evaluate(weights: list[Any], number: int) -> dict[str, float]:
+        return {"mine": float(number)}
+
+    results = DriverSession(controller(federation), 2, signals, evaluate=evaluate, config=config).run()
+    assert (results["run"]["state"], results["ended_by"]) == ("completed", "evaluation_metric")
+    told = [one["evaluation_metrics"]["combined"] for one in results["rounds"]]
+    assert told == [{"mine": 1.0}, {"mine": 2.0}]
+    assert not [task for task in results["tasks"] if task["kind"] == "evaluate"]
+    with pytest.raises(InvalidConfig, match=r"give DriverSession\(evaluate=\.\.\.\)"):
+        DriverSession(controller(federation), 2, signals, config=config)
+
+
 def test_manual_rounds_from_python(federation: LocalFederation, tmp_path: Path) -> None:
     """start, next_round as often as wanted, finish: the run ends as finished by the driver."""
     signals = TerminationSignals(federation_rounds=10)

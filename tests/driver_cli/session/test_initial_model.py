@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from driver_cli.session import initial_model
-from services.errors import InvalidConfig
+from services.errors import InvalidConfig, MalformedUpdate
 from services.weights import wire
 from services.weights.wire import Document
 
@@ -89,3 +89,53 @@ def test_what_is_wrong_with_a_file_is_told_with_its_name(tmp_path: Path) -> None
             initial_model.read(tmp_path / name)
         assert f"initial weights: {tmp_path / name}: " in caught.value.detail
         assert caught.value.values["file"] == str(tmp_path / name)
+
+
+# ---- what Python holds
+def test_arrays_by_name_keep_their_names_and_their_order() -> None:
+    """A dict of arrays is the document of an .npz of the same."""
+    given: dict[str, Any] = {"w": np.ones((2, 3), np.float32), "b": [1.0, 2.0], "n": np.array(3)}
+    made = initial_model.tensors_of_given(given)
+    assert [(one.name, one.dtype.name, one.shape) for one in made] == [
+        ("w", "float32", (2, 3)),
+        ("b", "float64", (2,)),
+        ("n", "int64", ()),
+    ]
+    assert [one.name for one in initial_model.tensors_of_given(list(given.values()))] == ["0", "1", "2"]
+
+
+def test_a_module_and_its_state_give_its_tensors() -> None:
+    """Under their names, of their dtypes, on the host; the module says what is trainable, extra state stays."""
+    torch = pytest.importorskip("torch")
+
+    class Extra(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(torch.nn.Linear(2, 1), torch.nn.BatchNorm1d(1)).bfloat16()
+            self.inner[0].bias.requires_grad_(False)
+
+        def get_extra_state(self) -> str:
+            return "any object"
+
+        def set_extra_state(self, state: str) -> None:
+            pass
+
+    module = Extra()
+    of_module = initial_model.tensors_of_given(module)
+    of_state = initial_model.tensors_of_given(module.state_dict())
+    told = {"inner.0.weight": True, "inner.0.bias": False, "inner.1.weight": True, "inner.1.bias": True}
+    assert {one.name: one.trainable for one in of_module if one.name in told} == told
+    assert not any(one.trainable for one in of_module if one.name not in told)
+    assert [one.name for one in of_state] == [one.name for one in of_module]
+    assert [one.dtype.name for one in of_module][:2] == ["bfloat16", "bfloat16"]
+    assert all(a.array.tobytes() == b.array.tobytes() for a, b in zip(of_module, of_state, strict=True))
+    assert initial_model.tensors_of_given(list(module.parameters()))[0].shape == (1, 2)
+
+
+@pytest.mark.parametrize("given", [np.zeros(3), 3, object(), {"w": object()}, [None]])
+def test_what_is_no_model_is_refused_in_a_sentence(given: Any) -> None:
+    """With what may be given instead, or the tensor that is none."""
+    with pytest.raises(
+        MalformedUpdate, match=r"no model: give a list of arrays|tensor '[w0]' is .*no array of numbers"
+    ):
+        initial_model.tensors_of_given(given)
