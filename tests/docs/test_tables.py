@@ -24,9 +24,11 @@ from controller_api.transport import protocol as zero_copy
 from controller_api.transport import receiver as receiving
 from controller_api.transport import rest, uploads
 from driver_cli.main import app as metis
+from driver_cli.show.catalogue import markdown
 from services import errors, failures, schedules
 from services.aggregation import RULES
 from services.algorithms import ALGORITHMS
+from services.catalogue import entries
 from services.config import RunConfig, resolve
 from services.federation import plan, roster, run, runs
 from services.federation import runs as uploaded
@@ -298,3 +300,11 @@ def test_rules_by_scheduler() -> None:
     shown = {name: [row[0] for row in rows if row[1 + at] == "yes"] for at, name in enumerate(SCHEDULERS)}
     assert {row[0] for row in rows} == set(RULES)
     assert shown == {name: allowed(name) for name in SCHEDULERS}
+
+
+# ---- rules
+def test_the_list_of_rules_is_that_of_the_command() -> None:
+    """The section is what `metis rules --markdown` prints."""
+    page = (ROOT / "docs/rules.md").read_text(encoding="utf-8")
+    section = page.partition("<!-- rules: begin -->")[2].partition("<!-- rules: end -->")[0]
+    assert section.strip() == markdown(entries())
