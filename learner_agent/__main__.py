@@ -31,7 +31,7 @@ def learner(
         Flag(help="Name in the federation; with it a restarted agent is the same learner.", envvar="METIS_NAME"),
     ] = None,
     state_dir: Annotated[
-        Path, Flag(help="Folder of its token and its local tensors.", envvar="METIS_STATE_DIR")
+        Path, Flag(help="Folder of its token and of the tensors that it keeps.", envvar="METIS_STATE_DIR")
     ] = Path(".metis"),
     process: Annotated[
         bool, Flag("--process", help="Train in a process of its own, not in a thread beside the connection.")

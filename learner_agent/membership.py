@@ -60,7 +60,8 @@ class Membership:
 
     @property
     def local_file(self) -> Path | None:
-        """Where the learner's local tensors are kept between restarts; nowhere for one without a name."""
+        """Where its local tensors are kept between restarts, and beside them (`.own`) what it holds of an algorithm;
+        nowhere for one without a name."""
         return state_path(Path(self.state_dir), self.name, self.controller, "local") if self.name else None
 
 

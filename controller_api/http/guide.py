@@ -25,17 +25,19 @@ MessagePack documents (`MEDIA_TYPE`), everything else is JSON. Every error is a 
 3. Its `kind` says what to do. `init`: send your initial weights. `train`: get the model, train it on your data, send
    the new weights. `evaluate`: get the model, send its scores. Anything else: `POST /v1/tasks/<task>/failure` with
    `{"error": "unsupported-task"}`. What fails is told there too: why, in one line, and apart, if you like, its
-   `traceback`. A task's `config` holds what the operator wrote for `train` or `evaluate` (such as `epochs`), `round`,
-   and `seed`, a whole number for draws of your own. One learner, drawn at random, gets the `init`: all learners agree
-   beforehand on the tensors' names, shapes and dtypes. One that has no weights to begin with enrols with `"kinds":
-   ["train", "evaluate"]`. 4. `GET` the model at `task.model.url`, resolved against the URL of the task call (RFC 3986;
-   here it is relative). Keep it by its digest: the model that you evaluate is the one that you train next. 5. `PUT` the
-   result to `task.result.url`, resolved in the same way: for `init` and `train` a weights document, to
-   `/v1/tasks/<task>/result`; for `evaluate` JSON, to `/v1/tasks/<task>/scores`: `{"metrics": {"accuracy": 0.9},
-   "metadata": {"num_evaluation_examples": 100}}`. Repeating it is safe: the same body gets the same receipt. 409 and
-   410 mean that it is no longer wanted: go to 2. 6. While you work longer than `task.heartbeat_s`: `POST
-   /v1/learners/<id>/heartbeat` with `{"task_id": "…"}` at least that often; 409 or 410 mean that you may drop the task.
-   7. `DELETE /v1/learners/<id>` when you leave. A poll that answers 410 `federation-over` means that all is done.
+   `traceback`. A task's `config` holds what the operator wrote for `train` or `evaluate` (such as `epochs`),
+   `round`, and `seed`, a whole number for draws of your own. One learner, drawn at random, gets the `init`: all
+   learners agree beforehand on the tensors' names, shapes and dtypes. One that has no weights to begin with enrols
+   with `"kinds": ["train", "evaluate"]`.
+4. `GET` the model at `task.model.url`, resolved against the URL of the task call (RFC 3986; here it is relative). Keep
+   it by its digest: the model that you evaluate is the one that you train next.
+5. `PUT` the result to `task.result.url`, resolved in the same way: for `init` and `train` a weights document, to
+   `/v1/tasks/<task>/result`; for `evaluate` JSON, to `/v1/tasks/<task>/scores`:
+   `{"metrics": {"accuracy": 0.9}, "metadata": {"num_evaluation_examples": 100}}`. Repeating it is safe: the same body
+   gets the same receipt. 409 and 410 mean that it is no longer wanted: go to 2.
+6. While you work longer than `task.heartbeat_s`: `POST /v1/learners/<id>/heartbeat` with `{"task_id": "…"}` at least
+   that often; 409 or 410 mean that you may drop the task.
+7. `DELETE /v1/learners/<id>` when you leave. A poll that answers 410 `federation-over` means that all is done.
 
 No answer, or one with `"retryable": true`: wait (`Retry-After` says how long, if it is there) and make the same call
 again. 401 after you were enrolled: the controller does not know you any more, go to 1. Send your token only to the

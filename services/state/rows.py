@@ -42,8 +42,8 @@ RUN = Record(
     RunState,
     but=(
         *("config", "config_text", "plan", "rounds", "zeroth", "open", "initial", "stream", "departed", "participants"),
-        *("allowance", "history", "best", "scores", "bounds", "aggregator_state", "optimizer_state", "controls"),
-        "shifts",
+        *("allowance", "history", "controls", "shifts", "best", "scores", "bounds"),
+        *("aggregator_state", "optimizer_state"),
     ),
 )
 
