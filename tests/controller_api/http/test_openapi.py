@@ -18,7 +18,7 @@ import uvicorn
 from pydantic import TypeAdapter
 
 from controller_api.app import create_app
-from controller_api.http import describe
+from controller_api.http import describe, guide
 from controller_api.http.gate import POLICIES
 from controller_api.webhooks.delivery import BODY
 from services import ModelStoreConfig
@@ -357,3 +357,8 @@ async def test_try_it_out_works_below_a_prefix(tmp_path: Path) -> None:
     assert asked
     assert all(path.startswith("/some/prefix/") for path in asked)
     assert "/some/prefix/healthz" in asked
+
+
+def test_the_steps_of_a_learner_are_a_list() -> None:
+    """Each begins a line of its own, or the page shows them as one paragraph."""
+    assert re.findall(r"^(\d)\. ", guide.LEARNER, re.MULTILINE) == list("1234567")
